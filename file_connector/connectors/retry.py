@@ -1,0 +1,85 @@
+"""The one place where provider calls are repeated: which errors, how long to wait, when to stop.
+
+Connectors turn every answer into an error of ``errors.py``; only TransientError is repeated here.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TypeVar
+
+import tenacity
+
+from file_connector.connectors.base import Toolbox
+from file_connector.errors import TransientError
+
+T = TypeVar("T")
+
+MAX_ATTEMPTS = 8
+MAX_BACKOFF_SECONDS = 32.0
+"""Google's guide: wait min(2^n s + up to 1 s of jitter, 32 or 64 s)."""
+
+
+class Retrier:
+    """Repeats calls that failed for a passing reason, within one budget of waiting for a run.
+
+    A ``retry_after`` is honoured as asked; if it does not fit into what is left of the budget, the
+    error is raised at once: the next run will come back to it with a valid cursor.
+    """
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self._toolbox = toolbox
+        self._left = toolbox.retry_budget_seconds
+
+    @property
+    def budget_left_seconds(self) -> float:
+        return self._left
+
+    def call(self, attempt: Callable[[], T]) -> T:
+        """``attempt()``, repeated while it raises TransientError and the budget lasts."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            wait=self._wait,
+            stop=self._stop,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        if asked is not None:
+            return max(asked, 0.0) + random.random() * 0.25
+        return min(2.0 ** (state.attempt_number - 1) * 0.5 + random.random(), MAX_BACKOFF_SECONDS)
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        return state.attempt_number >= MAX_ATTEMPTS or state.upcoming_sleep > self._left
+
+    def _sleep(self, seconds: float) -> None:
+        self._left -= seconds
+        self._toolbox.sleep(seconds)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds asked for by a ``Retry-After`` header: a number or an HTTP date; None if absent or
+    nonsense. Negative values mean "now"."""
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            when = email.utils.parsedate_to_datetime(text)
+        except (TypeError, ValueError):
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        seconds = (when - now).total_seconds()
+    if seconds != seconds or seconds in (float("inf"), float("-inf")):
+        return None
+    return max(seconds, 0.0)

@@ -1,0 +1,182 @@
+"""The contract every destination keeps; the engine and the rim know only this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from file_connector.connectors.base import Known, RateLimiter, TokenVault
+from file_connector.models import (
+    Commit,
+    CommitResult,
+    Identity,
+    Json,
+    KnownFile,
+    Mode,
+    Outcome,
+    RunCounts,
+    SyncState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """One row of the table ``endpoints``: the YAML's mirror plus how the endpoint is doing.
+
+    ``status``: ok | failing | quarantined | disabled | removed | new.
+    """
+
+    endpoint_id: str
+    name: str
+    endpoint_type: str
+    project_id: str
+    user_id: str
+    status: str = "new"
+    last_success_at: datetime | None = None
+    failing_since: datetime | None = None
+    failures: int = 0
+    """Failed runs in a row."""
+    retry_at: datetime | None = None
+    """No scheduled attempt before this moment (back-off of a failing endpoint)."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of ``sync_runs``."""
+
+    run_id: str
+    endpoint_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    mode: Mode
+    outcome: Outcome | None
+    counts: RunCounts
+    reason: str
+
+
+class Store(Protocol):
+    """Rows, folder tree, cursors, runs, leases. Safe for several threads and processes.
+
+    Raises TransientError for what passes (connection lost, lock timeout), ConfigurationError for
+    what a person must mend (wrong password, tables missing: "run `file-connector migrate`").
+    """
+
+    def migrate(self) -> Sequence[str]:
+        """Bring the tables to this version; names of what was applied (empty: nothing to do)."""
+        ...
+
+    # -- state and rows --------------------------------------------------------------------------
+    def state(self, endpoint_id: str) -> SyncState:
+        """The stored state, or a fresh one (version 0) if there is none."""
+        ...
+
+    def known(self, endpoint_id: str) -> Known:
+        """Read access to what is held of one endpoint."""
+        ...
+
+    def commit(self, commit: Commit) -> CommitResult:
+        """One transaction, all or nothing; adds its counts to the run's row. Raises ConflictError
+        if ``state.version`` is no longer the stored one or ``run_id`` no longer holds the lease."""
+        ...
+
+    def advance(self, state: SyncState) -> SyncState | None:
+        """Replace the state alone, without a run (a tick that learnt a later cursor); None if the
+        stored version differs or a run holds the lease: then nothing was written."""
+        ...
+
+    def restamp(self, identity: Identity, run_id: str) -> int:
+        """Put the identity's project and user on every held row of the endpoint that differs; the
+        number of rows changed. One transaction; also stored in the state (its version rises)."""
+        ...
+
+    def unseen(
+        self, endpoint_id: str, pass_no: int, after: str = "", limit: int = 1000
+    ) -> Sequence[KnownFile]:
+        """Live files not seen in pass ``pass_no``, ordered by external_id, beyond ``after``."""
+        ...
+
+    def unseen_count(self, endpoint_id: str, pass_no: int) -> int:
+        """How many live files were not seen in pass ``pass_no``."""
+        ...
+
+    def forget_seen(self, endpoint_id: str) -> None:
+        """Drop the marks of a finished pass."""
+        ...
+
+    def live_between(
+        self, endpoint_id: str, start: datetime, end: datetime
+    ) -> Iterator[KnownFile]:
+        """Live files with ``updated_at`` in [start, end)."""
+        ...
+
+    def newest(self, endpoint_id: str, limit: int = 10) -> Sequence[Mapping[str, Json]]:
+        """The most recently changed live rows, as column -> value (title, link, updated_at, ...)."""
+        ...
+
+    def row(self, endpoint_id: str, external_id: str) -> Mapping[str, Json] | None:
+        """One full row of ``files``, as column -> value."""
+        ...
+
+    def reset(self, endpoint_id: str) -> None:
+        """Forget cursor, tree and sweep progress (rows stay): the next run lists everything."""
+        ...
+
+    # -- runs and leases -------------------------------------------------------------------------
+    def begin_run(self, identity: Identity, mode: Mode, run_id: str) -> None:
+        """Take the endpoint's lease, close a predecessor that died (outcome failed, reason
+        ``lost: ...``) and open this run's row; BusyError if a living run holds the lease."""
+        ...
+
+    def renew(self, endpoint_id: str, run_id: str) -> bool:
+        """Heartbeat; False if the lease was lost."""
+        ...
+
+    def finish_run(
+        self, run_id: str, outcome: Outcome, reason: str, api_calls: int, missed: int
+    ) -> None:
+        """Close the run's row (row counts were added by its commits) and release the lease."""
+        ...
+
+    def runs(self, endpoint_id: str, limit: int = 20) -> Sequence[RunRow]:
+        """Newest first."""
+        ...
+
+    # -- endpoints -------------------------------------------------------------------------------
+    def mirror(self, endpoints: Sequence[EndpointStatus]) -> None:
+        """Write the YAML's endpoints into table ``endpoints`` (identity columns and status of
+        quarantined or disabled ones); those no longer listed become ``removed``."""
+        ...
+
+    def status(self, endpoint_id: str) -> EndpointStatus | None:
+        ...
+
+    def note_success(self, identity: Identity, at: datetime) -> None:
+        """Clears failing_since, failures, retry_at and message."""
+        ...
+
+    def note_failure(
+        self, identity: Identity, at: datetime, message: str, retry_at: datetime | None
+    ) -> EndpointStatus:
+        """Counts one more failed run in the episode; failing_since keeps its first moment."""
+        ...
+
+    # -- lent to connectors ----------------------------------------------------------------------
+    def limiter(self) -> RateLimiter:
+        """Token buckets in the store, shared by all processes."""
+        ...
+
+    def vault(self, key: str | None) -> TokenVault | None:
+        """Encrypted tokens in the store; None without an encryption key (a Fernet key)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StoreFactory(Protocol):
+    """Opens a store from the operator's environment."""
+
+    def __call__(self, environ: Mapping[str, str]) -> AbstractContextManager[Store]: ...
