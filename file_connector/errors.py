@@ -40,8 +40,10 @@ class FileConnectorError(Exception):
 
     def __str__(self) -> str:
         where = f"endpoint '{self.endpoint}': " if self.endpoint else ""
-        remedy = f" {self.remedy}" if self.remedy else ""
-        return one_line(f"{where}{self.message}{remedy}")
+        message = self.message
+        if self.remedy:
+            message += f"{'' if message.endswith(('.', '!', '?')) else '.'} {self.remedy}"
+        return one_line(redact(f"{where}{message}"))
 
 
 class ConfigurationError(FileConnectorError):

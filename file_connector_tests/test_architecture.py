@@ -13,7 +13,8 @@ ROOT = Path(file_connector.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = [
-    {"definitions", "cli", "__main__"},
+    {"__main__"},
+    {"definitions", "cli"},
     {"orchestration"},
     {"deployment"},
     {"endpoints", "settings"},

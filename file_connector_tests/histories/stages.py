@@ -1,0 +1,204 @@
+"""What a random history needs of a source: a world to change, the truth in it, and a connector.
+
+Each history gets a tree of its own inside one long-lived sandbox, so the sources' other files (those
+of earlier histories) are the many other tenants of the same account.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from file_connector.connectors.autodesk import SPEC as AUTODESK
+from file_connector.connectors.base import Connector, ConnectorSpec, Credentials, Toolbox
+from file_connector.connectors.google_drive import SPEC as GOOGLE_DRIVE
+from file_connector.sandbox import ACCOUNT, Sandbox, faults
+from file_connector.times import iso, parse_time
+
+
+class Seen(NamedTuple):
+    """The part of a row a history compares with the truth."""
+
+    title: str
+    updated_at: str | None
+    created_at: str | None
+    size_bytes: int | None
+
+
+class Stage(Protocol):
+    """One endpoint's world. Ids are the provider's own."""
+
+    root: str
+    outside: list[str]
+    """Folders beyond the endpoint's scope, some of them invisible to its account."""
+
+    def new_file(self, parent: str, *, old: bool) -> str: ...
+    def new_folder(self, parent: str) -> str: ...
+    def edit(self, file: str, *, backwards: bool) -> None: ...
+    def rename(self, id: str) -> None: ...
+    def move(self, id: str, parent: str) -> None: ...
+    def trash(self, id: str) -> None: ...
+    def restore(self, id: str) -> None: ...
+    def delete(self, id: str) -> None: ...
+    def hide(self, folder: str) -> None: ...
+    def show(self, folder: str) -> None: ...
+    def view(self, file: str) -> None: ...
+    def truth(self) -> Mapping[str, Seen]: ...
+    def connector(self, toolbox: Toolbox) -> Connector: ...
+    def lose_cursor(self) -> None: ...
+
+
+class World:
+    """The sandbox and the counters that outlive single histories."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.names = itertools.count()
+
+    def name(self, kind: str) -> str:
+        return f"{kind} {next(self.names)} é"
+
+
+def opened(
+    spec: ConnectorSpec, details: Mapping[str, Any], data: Mapping[str, Any], toolbox: Toolbox
+) -> Connector:
+    return spec.open(spec.details(**details), Credentials("test", "a test", data), toolbox)
+
+
+class DriveStage:
+    def __init__(self, world: World, *, shared_drive: bool = False) -> None:
+        self._world = world
+        self._drive = world.sandbox.drive
+        home = None
+        if shared_drive:
+            home = self._drive.add_drive(world.name("drive"), members=[ACCOUNT])
+        shared = () if shared_drive else (ACCOUNT,)
+        self.root = self._drive.add_folder(world.name("root"), home, shared_with=shared)
+        visible = self._drive.add_folder(world.name("outside"), home, shared_with=shared)
+        self.outside = [visible]
+        if not shared_drive:
+            self.outside.append(self._drive.add_folder(world.name("invisible")))
+
+    def new_file(self, parent: str, *, old: bool) -> str:
+        stamp = "2019-01-01T00:00:00Z" if old else None
+        name = self._world.name("file")
+        return self._drive.add_file(name, parent, created=stamp, modified=stamp)
+
+    def new_folder(self, parent: str) -> str:
+        return self._drive.add_folder(self._world.name("folder"), parent)
+
+    def edit(self, file: str, *, backwards: bool) -> None:
+        self._drive.edit(file, modified="2018-05-05T05:05:05.123Z" if backwards else None)
+
+    def rename(self, id: str) -> None:
+        self._drive.rename(id, self._world.name("renamed"))
+
+    def move(self, id: str, parent: str) -> None:
+        self._drive.move(id, parent)
+
+    def trash(self, id: str) -> None:
+        self._drive.trash(id)
+
+    def restore(self, id: str) -> None:
+        self._drive.restore(id)
+
+    def delete(self, id: str) -> None:
+        self._drive.delete(id)
+
+    def hide(self, folder: str) -> None:
+        self._drive.unshare(folder, ACCOUNT)
+
+    def show(self, folder: str) -> None:
+        self._drive.share(folder, ACCOUNT)
+
+    def view(self, file: str) -> None:
+        self._drive.view(file, bump_version=True)
+
+    def truth(self) -> Mapping[str, Seen]:
+        return {
+            id: Seen(
+                r["name"],
+                iso(parse_time(r["modifiedTime"])),
+                iso(parse_time(r["createdTime"])),
+                int(r["size"]) if "size" in r else None,
+            )
+            for id, r in self._drive.truth(self.root, ACCOUNT).items()
+        }
+
+    def connector(self, toolbox: Toolbox) -> Connector:
+        sandbox = self._world.sandbox
+        data = sandbox.google_credentials(ACCOUNT)
+        return opened(GOOGLE_DRIVE, {"folder_id": self.root}, data, toolbox)
+
+    def lose_cursor(self) -> None:
+        self._world.sandbox.faults.add(faults.reject_change_token(410), kind="drive.changes.list")
+
+
+class AutodeskStage:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._aps = world.sandbox.aps
+        self._project = self._aps.add_project(world.name("project"))
+        self.root = self._aps.project_files(self._project)
+        self.outside = [self._aps.top_folder(self._project, "Photos")]
+
+    def new_file(self, parent: str, *, old: bool) -> str:
+        stamp = "2019-01-01T00:00:00Z" if old else None
+        name = f"{self._world.name('file')}.rvt"
+        return self._aps.add_item(name, parent, created=stamp, modified=stamp)
+
+    def new_folder(self, parent: str) -> str:
+        return self._aps.add_folder(self._world.name("folder"), parent)
+
+    def edit(self, file: str, *, backwards: bool) -> None:
+        self._aps.upload(file, modified="2018-05-05T05:05:05Z" if backwards else None)
+
+    def rename(self, id: str) -> None:
+        self._aps.rename(id, self._world.name("renamed"), touch=False)
+
+    def move(self, id: str, parent: str) -> None:
+        self._aps.move(id, parent)
+
+    def trash(self, id: str) -> None:
+        self._aps.delete(id)
+
+    def restore(self, id: str) -> None:
+        self._aps.restore(id)
+
+    def delete(self, id: str) -> None:
+        self._aps.delete(id)  # ACC never erases
+
+    def hide(self, folder: str) -> None:
+        """Rights move no time, so only a sweep could see them: not part of the fast way's promise."""
+
+    def show(self, folder: str) -> None:
+        return None
+
+    def view(self, file: str) -> None:
+        self._aps.process(file)
+
+    def truth(self) -> Mapping[str, Seen]:
+        return {
+            id: Seen(
+                item.name,
+                iso(max(item.modified, item.tip.modified)),
+                iso(item.created),
+                item.tip.size,
+            )
+            for id, item in self._aps.truth(self.root).items()
+        }
+
+    def connector(self, toolbox: Toolbox) -> Connector:
+        data = self._world.sandbox.aps_credentials("two_legged")
+        return opened(AUTODESK, {"project_id": self._project}, data, toolbox)
+
+    def lose_cursor(self) -> None:
+        """ACC has no tokens to lose: its cursor is the stored tree."""
+
+
+STAGES: Mapping[str, Callable[[World], Stage]] = {
+    "drive": DriveStage,
+    "shared_drive": lambda world: DriveStage(world, shared_drive=True),
+    "autodesk": AutodeskStage,
+}
