@@ -65,8 +65,9 @@ class Store(Protocol):
     what a person must mend (wrong password, tables missing: "run `file-connector migrate`").
     """
 
-    def migrate(self) -> Sequence[str]:
-        """Bring the tables to this version; names of what was applied (empty: nothing to do)."""
+    def migrate(self, *, dry_run: bool = False) -> Sequence[str]:
+        """Bring the tables to this version; names of what was applied (empty: nothing to do), or
+        with ``dry_run`` of what would be."""
         ...
 
     # -- state and rows --------------------------------------------------------------------------

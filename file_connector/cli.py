@@ -1,0 +1,603 @@
+"""The command line ``file-connector``: what an operator asks without opening the Dagster UI.
+
+Answers go to stdout (``--json``: one JSON document), progress and complaints to stderr. Exit codes:
+0 yes or done, 1 no or failed (one sentence says why and what to do), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, is_dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import file_connector
+from file_connector.cli_checks import Checked, check_all
+from file_connector.cli_preview import first_files
+from file_connector.connectors.base import Connector
+from file_connector.deployment import (
+    Deployment,
+    redact_logs,
+    redacted_traceback,
+    schedule_text,
+)
+from file_connector.destination.base import EndpointStatus, Store
+from file_connector.endpoints.loader import Catalog, Quarantined
+from file_connector.endpoints.schema import Endpoint
+from file_connector.errors import (
+    BusyError,
+    ConfigurationError,
+    FileConnectorError,
+    one_line,
+    redact,
+)
+from file_connector.models import Blind, Json, KnownFile, Mode, Outcome, RunCounts
+from file_connector.sync.run import SyncRun
+from file_connector.times import iso
+
+PROGRESS_SECONDS = 3.0
+
+_JSON = "file_connector.json"
+
+
+class _Group(click.Group):
+    """Turns our errors into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FileConnectorError as error:
+            sentence = redact(error)
+            click.echo(f"Error: {sentence}", err=True)
+            if ctx.meta.get(_JSON):
+                _answer({"error": sentence, "kind": type(error).__name__})
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # noqa: BLE001 - the last net; the trace is shown, without secrets
+            click.echo(redacted_traceback(*sys.exc_info()), err=True)
+            click.echo("Error: this is a mistake of File Connector; please report it.", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(file_connector.__version__, prog_name="file-connector")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Every new or changed file of your customers' folders, one row each, in Supabase.
+
+    Reads endpoints.yaml of the current folder (or FILE_CONNECTOR_ENDPOINTS) and, like Dagster, the
+    variables in a file named .env beside it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(
+            stream, "reconfigure"
+        ):  # a title must not crash a terminal that lacks its letters
+            stream.reconfigure(errors="backslashreplace")
+    redact_logs()
+    if ctx.obj is None:
+        ctx.obj = Deployment.from_environ(_environ(Path.cwd()), Path.cwd())
+
+
+def _environ(folder: Path) -> Mapping[str, str]:
+    """The environment as ``dagster dev`` sees it: a ``.env`` file of the folder wins."""
+    if not (folder / ".env").is_file():
+        return os.environ
+    from dotenv import dotenv_values
+
+    extra = {k: v for k, v in dotenv_values(folder / ".env").items() if v is not None}
+    return {**os.environ, **extra}
+
+
+def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.meta[_JSON] = value
+    return value
+
+
+_json = click.option(
+    "--json", "as_json", is_flag=True, callback=_note_json, help="Answer as one JSON document."
+)
+_id = click.argument("endpoint_id", metavar="ID")
+
+
+# -- about the YAML ------------------------------------------------------------------------------
+
+
+@main.command()
+@_json
+@click.pass_obj
+def validate(deployment: Deployment, as_json: bool) -> None:
+    """Read endpoints.yaml and name every problem with its line. No network."""
+    catalog = deployment.catalog()
+    total = len(catalog.endpoints) + len(catalog.quarantined)
+    if as_json:
+        _answer(
+            {
+                "valid": not catalog.problems,
+                "file": str(catalog.path),
+                "endpoints": [e.id for e in catalog.endpoints],
+                "quarantined": [_plain(q) for q in catalog.quarantined],
+                "problems": [{**_plain(p), "text": redact(p)} for p in catalog.problems],
+            }
+        )
+    else:
+        for problem in catalog.problems:
+            click.echo(redact(problem))
+        if not catalog.problems:
+            click.echo(f"{catalog.path.name} is valid: {_count(total, 'endpoint')}.")
+    if catalog.problems:
+        click.echo(
+            f"{_count(len(catalog.problems), 'problem')}; {len(catalog.endpoints)} of "
+            f"{_count(total, 'endpoint')} can run.",
+            err=True,
+        )
+        raise click.exceptions.Exit(1)
+
+
+@main.command(name="list")
+@_json
+@click.pass_obj
+def list_(deployment: Deployment, as_json: bool) -> None:
+    """Show every endpoint and how it is doing."""
+    catalog = _readable(deployment)
+    statuses: dict[str, EndpointStatus | None] = {}
+    try:
+        with deployment.open_store() as store:
+            statuses = {e.id: store.status(e.id) for e in catalog.endpoints}
+    except FileConnectorError as error:
+        click.echo(f"Warning: how they are doing is not known: {redact(error)}", err=True)
+    rows = [_listed(e, statuses.get(e.id)) for e in catalog.endpoints]
+    rows += [_listed_quarantined(q) for q in catalog.quarantined]
+    if as_json:
+        _answer(rows)
+        return
+    headers = ["id", "type", "project_id", "user_id", "schedule", "status", "last_success_at"]
+    _table(headers, [[str(row[h] or "") for h in headers] for row in rows])
+    for row in rows:
+        if row["message"]:
+            click.echo(f"{row['id']}: {one_line(row['message'])}")
+
+
+def _listed(endpoint: Endpoint, status: EndpointStatus | None) -> dict[str, Any]:
+    doing = "disabled" if not endpoint.enabled else status.status if status else "new"
+    return {
+        "id": endpoint.id,
+        "name": endpoint.name,
+        "type": endpoint.endpoint_type,
+        "project_id": endpoint.project_id,
+        "user_id": endpoint.user_id,
+        "schedule": schedule_text(endpoint),
+        "status": doing,
+        "last_success_at": iso(status.last_success_at) if status else None,
+        "failing_since": iso(status.failing_since) if status else None,
+        "message": redact(status.message) if status else "",
+    }
+
+
+def _listed_quarantined(entry: Quarantined) -> dict[str, Any]:
+    return {
+        "id": entry.id or f"line {entry.line}",
+        "name": entry.name,
+        "type": entry.endpoint_type,
+        "project_id": entry.project_id,
+        "user_id": entry.user_id,
+        "schedule": "",
+        "status": "quarantined",
+        "last_success_at": None,
+        "failing_since": None,
+        "message": redact("; ".join(map(str, entry.problems))),
+    }
+
+
+# -- about the providers -------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("endpoint_id", metavar="[ID]", required=False)
+@_json
+@click.pass_obj
+def check(deployment: Deployment, endpoint_id: str | None, as_json: bool) -> None:
+    """Prove the database, and the credentials and access of one endpoint or of all enabled ones."""
+    catalog = _readable(deployment)
+    chosen = (
+        [_endpoint(deployment, catalog, endpoint_id)]
+        if endpoint_id
+        else [e for e in catalog.endpoints if e.enabled]
+    )
+    results: list[Checked] = []
+
+    def show(result: Checked) -> None:
+        results.append(result)
+        if not as_json:
+            mark = "ok    " if result.ok else "FAILED"
+            for sentence in result.sentences:
+                click.echo(f"{mark} {result.name} ({result.seconds:.1f} s): {one_line(sentence)}")
+
+    check_all(deployment, chosen, show)
+    if not endpoint_id:
+        for entry in catalog.quarantined:
+            sentences = [redact(p) for p in entry.problems]
+            show(Checked(entry.id or f"line {entry.line}", False, sentences, 0.0))
+    failed = [r.name for r in results if not r.ok]
+    if as_json:
+        _answer({"ok": not failed, "checks": [_plain(r) for r in results]})
+    if failed:
+        _fail(f"{len(failed)} of {_count(len(results), 'check')} failed: {', '.join(failed[:10])}.")
+
+
+@main.command()
+@_id
+@click.option("-n", "count", default=20, type=click.IntRange(1, 10_000), show_default=True)
+@_json
+@click.pass_obj
+def preview(deployment: Deployment, endpoint_id: str, count: int, as_json: bool) -> None:
+    """Show the first files an endpoint would sync. Writes nothing."""
+    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    with _open(deployment, endpoint) as (_, connector):
+        files = list(islice(first_files(connector, _warn_blind), count))
+    rows = [
+        {
+            "title": f.title,
+            "external_id": f.external_id,
+            "updated_at": iso(f.updated_at),
+            "created_at": iso(f.created_at),
+            "link": f.link,
+            "mime_type": f.mime_type,
+            "size_bytes": f.size_bytes,
+            "project_id": endpoint.project_id,
+            "user_id": endpoint.user_id,
+        }
+        for f in files
+    ]
+    if as_json:
+        _answer(rows)
+        return
+    headers = ["title", "updated_at", "link"]
+    _table(headers, [[one_line(str(row[h] or "")) for h in headers] for row in rows])
+    more = ", and there may be more" if len(files) == count else ""
+    click.echo(f"{_count(len(files), 'file')}{more}; nothing was written.", err=True)
+
+
+def _warn_blind(blind: Blind) -> None:
+    where = one_line(f"'{blind.name}' ({blind.folder_id}): {redact(blind.why)}")
+    click.echo(f"Warning: could not see {where}", err=True)
+
+
+@main.command()
+@_id
+@click.option("--sweep", is_flag=True, help="List everything and compare, to the end.")
+@click.option(
+    "--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="First day (UTC) to re-read."
+)
+@click.option(
+    "--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="Last day (UTC), included; today."
+)
+@_json
+@click.pass_obj
+def sync(
+    deployment: Deployment,
+    endpoint_id: str,
+    sweep: bool,
+    first: datetime | None,
+    last: datetime | None,
+    as_json: bool,
+) -> None:
+    """Run one endpoint to its end, without Dagster. Exit code 0 only when the run is complete."""
+    mode, window = _mode(sweep, first, last)
+    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    with (
+        _terminable(),
+        _open(deployment, endpoint) as (store, connector),
+        _progress(connector) as on_commit,
+    ):
+        report = SyncRun(
+            endpoint.identity, connector, store, mode, window=window, on_commit=on_commit
+        ).drain()
+    counts = report.counts
+    if as_json:
+        _answer(_plain(report))
+    else:
+        seconds = (report.ended_at - report.started_at).total_seconds()
+        click.echo(
+            f"{endpoint.id}: {report.outcome.value} in {seconds:.1f} s: {_totals(counts)}, "
+            f"{_count(counts.api_calls, 'API call')}."
+        )
+        for note in report.notes:
+            click.echo(f"{endpoint.id}: {one_line(redact(note))}")
+    if report.outcome is not Outcome.COMPLETE:
+        _fail(f"endpoint '{endpoint.id}': the run is {report.outcome.value}: {report.reason}")
+
+
+def _mode(
+    sweep: bool, first: datetime | None, last: datetime | None
+) -> tuple[Mode, tuple[datetime, datetime] | None]:
+    if first is None and last is None:
+        return (Mode.SWEEP if sweep else Mode.INCREMENTAL), None
+    if sweep:
+        raise click.UsageError("--sweep and --from/--to exclude each other.")
+    if first is None:
+        raise click.UsageError("--to needs --from.")
+    start = first.replace(tzinfo=timezone.utc)
+    final = (last or datetime.now(timezone.utc)).date()
+    end = datetime(final.year, final.month, final.day, tzinfo=timezone.utc) + timedelta(days=1)
+    if end <= start:
+        raise click.UsageError(f"--from {start.date()} lies after --to {final}.")
+    return Mode.WINDOW, (start, end)
+
+
+def _totals(counts: RunCounts) -> str:
+    return (
+        f"{counts.inserted:,} inserted, {counts.updated:,} updated, "
+        f"{counts.unchanged:,} unchanged, {counts.tombstoned:,} gone"
+    )
+
+
+@contextmanager
+def _progress(connector: Connector) -> Iterator[Callable[[RunCounts], None]]:
+    """What has been done so far, on stderr every few seconds; also while the provider is silent."""
+    latest = RunCounts()
+    over = threading.Event()
+
+    def note(counts: RunCounts) -> None:
+        nonlocal latest
+        latest = counts
+
+    def tell() -> None:
+        while not over.wait(PROGRESS_SECONDS):
+            calls = _count(connector.api_calls, "API call")
+            click.echo(f"... {calls}, {_totals(latest)}", err=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield note
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run in order (its lease is given back), as Ctrl-C does."""
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# -- about what is stored ------------------------------------------------------------------------
+
+
+@main.command()
+@_id
+@click.argument("external_id", metavar="EXTERNAL_ID")
+@_json
+@click.pass_obj
+def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json: bool) -> None:
+    """Say why a file is, or is not, in the table."""
+    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    with deployment.open_store() as store:
+        row = store.row(endpoint.id, external_id)
+        state = store.state(endpoint.id)
+        provider, detail = _ask_provider(deployment, endpoint, store, external_id)
+    sentences = [_about_row(row, external_id), detail]
+    if row is None and provider == "shown":
+        sentences.append(
+            "It will be stored by the next run or sweep."
+            if state.cursor is not None
+            else "The first complete listing has not ended yet; it will be stored."
+        )
+    if row is not None and row.get("gone_reason") is None and provider == "gone":
+        sentences.append("The next run or sweep will mark it gone.")
+    if as_json:
+        _answer(
+            {
+                "endpoint_id": endpoint.id,
+                "external_id": external_id,
+                "row": _plain(row),
+                "provider": provider,
+                "sentences": sentences,
+            }
+        )
+        return
+    for sentence in sentences:
+        click.echo(one_line(redact(sentence)))
+    for column, value in (row or {}).items():
+        if column != "raw":
+            click.echo(f"  {column}: {one_line(str(_plain(value)))}")
+
+
+def _about_row(row: Mapping[str, Json] | None, external_id: str) -> str:
+    if row is None:
+        return f"'{external_id}' has no row: no run has ever seen it in this endpoint's scope."
+    since = _plain(row.get("first_seen_at"))
+    if row.get("gone_reason"):
+        why = _GONE.get(str(_plain(row["gone_reason"])), str(_plain(row["gone_reason"])))
+        return (
+            f"'{row['title']}' is marked gone since {_plain(row.get('gone_at'))}: {why}. "
+            f"First seen {since}."
+        )
+    return (
+        f"'{row['title']}' is live, first seen {since}, last changed {_plain(row['changed_at'])}."
+    )
+
+
+_GONE = {
+    "trashed": "it was put into the trash",
+    "deleted": "the provider no longer has it",
+    "out_of_scope": "it exists, but outside this endpoint's folder or filters",
+    "access_lost": "this account may no longer see it",
+}
+
+
+def _ask_provider(
+    deployment: Deployment, endpoint: Endpoint, store: Store, external_id: str
+) -> tuple[str, str]:
+    """``shown``, ``gone`` or ``unknown``, and a sentence about it."""
+    known = store.known(endpoint.id)
+    held = known.files([external_id]).get(external_id)
+    asked = held or KnownFile(external_id, "", None, None, None)
+    try:
+        with closing(deployment.open_connector(endpoint, store)) as connector:
+            for batch in connector.resolve([asked], known):
+                for record in batch.records:
+                    if record.external_id == external_id:
+                        return "shown", f"The provider shows it now, as '{record.title}'."
+                for gone in batch.gone:
+                    if gone.external_id == external_id:
+                        return "gone", f"Asked now, the provider says: {_GONE[gone.reason.value]}."
+    except FileConnectorError as error:
+        return "unknown", f"The provider could not be asked: {error}"
+    return "unknown", "Asked now, the provider does not tell."
+
+
+@main.command()
+@_id
+@_json
+@click.pass_obj
+def reset(deployment: Deployment, endpoint_id: str, as_json: bool) -> None:
+    """Forget an endpoint's cursor, so that the next run lists everything anew. Rows stay."""
+    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    with deployment.open_store() as store:
+        store.reset(endpoint.id)
+    _done(as_json, endpoint, "the cursor is forgotten; the next run lists everything. Rows stay")
+
+
+@main.command()
+@_id
+@_json
+@click.pass_obj
+def confirm(deployment: Deployment, endpoint_id: str, as_json: bool) -> None:
+    """Accept that many files of an endpoint really disappeared."""
+    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    with deployment.open_store() as store:
+        state = store.state(endpoint.id)
+        if not state.held_back:
+            _done(as_json, endpoint, "nothing is held back, so there is nothing to confirm")
+            return
+        if store.advance(replace(state, confirmed=True)) is None:
+            raise _about(
+                endpoint, BusyError("a run is writing just now.", remedy="Try again when it ends.")
+            )
+    _done(as_json, endpoint, "confirmed; the next complete listing marks the missing files gone")
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only name what would be applied.")
+@_json
+@click.pass_obj
+def migrate(deployment: Deployment, dry_run: bool, as_json: bool) -> None:
+    """Create or update the tables in the destination."""
+    with deployment.open_store() as store:
+        names = list(store.migrate(dry_run=dry_run))
+    if as_json:
+        _answer({"applied": [] if dry_run else names, "pending": names if dry_run else []})
+        return
+    for name in names:
+        click.echo(f"{'would apply' if dry_run else 'applied'} {name}")
+    if not names:
+        click.echo("The tables are up to date.")
+
+
+# -- shared --------------------------------------------------------------------------------------
+
+
+def _readable(deployment: Deployment) -> Catalog:
+    catalog = deployment.catalog()
+    if not catalog.readable:
+        raise ConfigurationError("; ".join(str(p) for p in catalog.problems))
+    return catalog
+
+
+def _endpoint(deployment: Deployment, catalog: Catalog, endpoint_id: str) -> Endpoint:
+    endpoint = catalog.get(endpoint_id)
+    if endpoint is not None:
+        return endpoint
+    for entry in catalog.quarantined:
+        if entry.id == endpoint_id:
+            raise ConfigurationError(
+                f"endpoint '{entry.id}' is quarantined: {'; '.join(map(str, entry.problems))}"
+            )
+    ids = [e.id for e in catalog.endpoints]
+    close = difflib.get_close_matches(endpoint_id, ids, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else "`file-connector list` shows all."
+    file = deployment.settings.endpoints_path.name
+    raise click.UsageError(f"no endpoint '{one_line(endpoint_id)}' in {file}. {hint}")
+
+
+@contextmanager
+def _open(deployment: Deployment, endpoint: Endpoint) -> Iterator[tuple[Store, Connector]]:
+    """Store and connector; errors from within name the endpoint."""
+    try:
+        with (
+            deployment.open_store() as store,
+            closing(deployment.open_connector(endpoint, store)) as connector,
+        ):
+            yield store, connector
+    except FileConnectorError as error:
+        raise _about(endpoint, error) from None
+
+
+def _about(endpoint: Endpoint, error: FileConnectorError) -> FileConnectorError:
+    error.endpoint = endpoint.id
+    return error
+
+
+def _plain(value: Any) -> Any:
+    """Anything of ours as JSON types."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {k: _plain(v) for k, v in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, date | Path):
+        return str(value)
+    return value
+
+
+def _answer(value: Any) -> None:
+    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _done(as_json: bool, endpoint: Endpoint, sentence: str) -> None:
+    if as_json:
+        _answer({"endpoint_id": endpoint.id, "message": sentence})
+    else:
+        click.echo(f"{endpoint.id}: {sentence}.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(f"Error: {one_line(redact(sentence))}", err=True)
+    raise click.exceptions.Exit(1)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+    for row in [[h.upper() for h in headers], *rows]:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,331 @@
+"""The fast way: from start folders whose rollup moved down to what changed, and no further.
+
+What a folder's complete listing does not show although we hold it there is only a question at
+first. It is answered by other listings of the same run (a move) or, at the end, by a look at the
+thing itself. Until then the rollups of that folder and of all above it are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from file_connector.connectors.autodesk.api import Api, Page
+from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
+from file_connector.connectors.autodesk.places import Places, chunks
+from file_connector.connectors.autodesk.start import StartFinder
+from file_connector.connectors.autodesk.transport import RefusedError
+from file_connector.connectors.autodesk.tree import (
+    Node,
+    Tree,
+    changed,
+    settled,
+    with_rollup,
+    without_rollup,
+)
+from file_connector.connectors.autodesk.walk import walk
+from file_connector.connectors.base import Known
+from file_connector.errors import ForbiddenError, NotFoundError
+from file_connector.models import (
+    Batch,
+    Blind,
+    FileRecord,
+    FolderGone,
+    Gone,
+    GoneReason,
+    KnownFile,
+)
+
+VANISHED_FILES = 50
+VANISHED_SHARE = 0.2
+"""More files than both missing at once are not looked into here: that is for the sweep to judge."""
+CHUNK = 500
+
+
+class Descent:
+    """One descent; ``run`` it once, then read its attributes.
+
+    Attributes:
+        blind: something could not be seen.
+        paged: some folder had several pages, so its listing was not one moment.
+        doubtful: some listing left out what was there.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        finder: StartFinder,
+        known: Known,
+        wanted: Callable[[ItemEntry], bool],
+        workers: int,
+    ) -> None:
+        self._api = api
+        self._finder = finder
+        self._known = known
+        self._wanted = wanted
+        self._workers = workers
+        self._tree = Tree(known)
+        self._todo: list[Node] = []
+        self._queued: set[str] = set()
+        self._files: dict[str, tuple[KnownFile, Node]] = {}
+        """Held files that their folder's listing did not show."""
+        self._folders: dict[str, Node | None] = {}
+        """Known folders that their parent's listing did not show; None below lost start folders."""
+        self.blind = False
+        self.paged = False
+        self.doubtful = False
+
+    def run(
+        self, roots: Sequence[Node], all_roots: Sequence[str], lost: Sequence[str]
+    ) -> Iterator[Batch]:
+        """Everything that changed below ``roots``.
+
+        Args:
+            roots: start folders whose rollup moved.
+            all_roots: ids of all start folders.
+            lost: known folders that used to be start folders.
+        """
+        self._queue(roots)
+        self._folders.update(dict.fromkeys(lost))
+        while True:
+            for batch in self._listings():
+                self.blind = self.blind or bool(batch.blind)
+                yield batch
+            if not self._files and not self._folders:
+                return
+            for batch in self._questions(all_roots):
+                self.blind = self.blind or bool(batch.blind)
+                yield batch
+
+    def _queue(self, nodes: Sequence[Node]) -> None:
+        self._queued.update(node.id for node in nodes)
+        self._todo.extend(reversed(nodes))
+
+    # -- listings --------------------------------------------------------------------------------
+
+    def _listings(self) -> Iterator[Batch]:
+        for node, page in walk(self._todo, lambda n: self._api.contents(n.id), self._workers):
+            if isinstance(page, Page):
+                yield self._page(node, page)
+            elif (batch := self._refused(node, page)) is not None:
+                yield batch
+
+    def _page(self, node: Node, page: Page) -> Batch:
+        node.pages += 1
+        if page.first:
+            self._tree.amend(node, without_rollup(self._tree.state(node.id)))
+        deleted = self._subfolders(node, page.folders)
+        records, gone = self._items(node, page.items)
+        blind: list[Blind] = []
+        if page.last:
+            self._open_questions(node)
+            self.paged = self.paged or node.pages > 1
+            if page.unstable:
+                why = "it kept changing while it was listed"
+                blind.append(Blind(node.id, node.name, why))
+            if page.unstable or not settled(node.rollup, page.served_at):
+                node.clean = False
+            self._release(node)
+        return Batch(
+            records=records,
+            gone=gone,
+            folders=self._tree.take(),
+            folders_gone=[FolderGone(i, GoneReason.DELETED) for i in deleted],
+            blind=blind,
+        )
+
+    def _subfolders(self, node: Node, entries: Sequence[FolderEntry]) -> list[str]:
+        """Draft and queue what the listing shows; ids of known folders it shows as deleted."""
+        deleted, below = [], []
+        for entry in entries:
+            node.shown.add(entry.id)
+            held = self._tree.folder(entry.id)
+            if entry.hidden:
+                if held is not None:
+                    deleted.append(entry.id)
+                self._answered(entry.id)
+                continue
+            state = dict(held.state) if held else {}
+            self._tree.place(entry.id, node.id, entry.name, state)
+            if changed(entry, state):
+                if entry.id in self._queued:
+                    node.clean = False
+                else:
+                    below.append(self._below(node, entry))
+            self._answered(entry.id)
+        self._queue(below)
+        return deleted
+
+    def _below(self, node: Node, entry: FolderEntry) -> Node:
+        node.waits_for += 1
+        return Node(entry.id, entry.name, entry.parent_id or node.id, entry.rollup, above=node)
+
+    def _items(self, node: Node, items: Sequence[ItemEntry]) -> tuple[list[FileRecord], list[Gone]]:
+        records: list[FileRecord] = []
+        unwanted: dict[str, GoneReason] = {}
+        for item in items:
+            node.shown.add(item.id)
+            self._answered(item.id)
+            if item.record is None:
+                unwanted[item.id] = GoneReason.DELETED
+            elif not self._wanted(item):
+                unwanted[item.id] = GoneReason.OUT_OF_SCOPE
+            else:
+                records.append(item.record)
+        return records, gone_if_held(self._known, unwanted)
+
+    def _refused(self, node: Node, error: ForbiddenError | NotFoundError) -> Batch | None:
+        if isinstance(error, NotFoundError):
+            if node.above is None:
+                raise self._finder.lost()
+            self._folders[node.id] = node
+            return None
+        if node.above is None:
+            raise self._finder.explain(error) if isinstance(error, RefusedError) else error
+        return self._unseen(node, error.message)
+
+    def _unseen(self, node: Node, why: str) -> Batch:
+        node.clean = False
+        self._release(node)
+        blind = Blind(node.id, node.name, why)
+        return Batch(folders=self._tree.take(), blind=[blind])
+
+    # -- questions -------------------------------------------------------------------------------
+
+    def _open_questions(self, node: Node) -> None:
+        for file in self._known.files_in(node.id):
+            if file.external_id not in node.shown:
+                self._files[file.external_id] = file, node
+                node.waits_for += 1
+        for folder in self._known.subfolders(node.id):
+            if folder.folder_id not in node.shown:
+                self._folders[folder.folder_id] = node
+                node.waits_for += 1
+        node.shown = set()
+
+    def _answered(self, identifier: str) -> None:
+        """Another listing of this run shows it."""
+        node: Node | None
+        if identifier in self._files:
+            _, node = self._files.pop(identifier)
+        else:
+            node = self._folders.pop(identifier, None)
+            if node is not None and node.id == identifier:
+                node.clean = False
+        self._release(node)
+
+    def _release(self, node: Node | None) -> None:
+        """One thing less to wait for; a folder that waits for nothing may keep its rollup."""
+        while node is not None:
+            node.waits_for -= 1
+            if node.waits_for:
+                return
+            if not node.clean:
+                if node.above is not None:
+                    node.above.clean = False
+            elif node.rollup is not None:
+                self._tree.amend(node, with_rollup(self._tree.state(node.id), node.rollup))
+            node = node.above
+
+    def _questions(self, roots: Sequence[str]) -> Iterator[Batch]:
+        """Answer all open questions; folders that turn up elsewhere are queued."""
+        vanished = len(self._files) + sum(self._held_below(i) for i in self._folders)
+        if vanished > max(VANISHED_FILES, VANISHED_SHARE * self._known.live_count()):
+            yield self._too_many(vanished)
+            return
+        asked = frozenset(self._folders)
+        places = Places(
+            self._api,
+            self._known,
+            roots,
+            lambda folder: folder.folder_id not in asked,
+            self._wanted,
+            self._workers,
+        )
+        if self._folders:
+            yield self._settle_folders(places)
+        for chunk in chunks(list(self._files), CHUNK):
+            yield self._settle_files(places, chunk)
+
+    def _settle_folders(self, places: Places) -> Batch:
+        gone: list[FolderGone] = []
+        blind: list[Blind] = []
+        for folder_id, found in list(places.folders(list(self._folders))):
+            node = self._folders.pop(folder_id)
+            if isinstance(found, GoneReason):
+                gone.append(FolderGone(folder_id, found))
+                if node is not None and node.id == folder_id:
+                    node.rollup = None
+                self._release(node)
+            elif node is not None and node.id == folder_id:
+                blind.append(Blind(folder_id, found.name, "it is there but cannot be listed"))
+                node.clean = False
+                self._release(node)
+            else:
+                self._found_again(node, found)
+        return Batch(folders=self._tree.take(), folders_gone=gone, blind=blind)
+
+    def _found_again(self, node: Node | None, found: FolderEntry) -> None:
+        """A folder that is in scope after all: moved where no listing looked, or skipped."""
+        state = self._tree.state(found.id)
+        self._tree.place(found.id, found.parent_id, found.name, state)
+        if node is None:
+            return
+        if found.parent_id == node.id:
+            node.clean, self.doubtful = False, True
+        if changed(found, state) and found.id not in self._queued:
+            self._queue([self._below(node, found)])
+        self._release(node)
+
+    def _settle_files(self, places: Places, ids: Sequence[str]) -> Batch:
+        records: list[FileRecord] = []
+        gone: list[Gone] = []
+        for file, found in places.files([self._files[i][0] for i in ids]):
+            _, node = self._files.pop(file.external_id)
+            if isinstance(found, GoneReason):
+                gone.append(Gone(file.external_id, found))
+            else:
+                records.append(found)
+                if found.parent_id == node.id:
+                    node.clean, self.doubtful = False, True
+            self._release(node)
+        return Batch(records=records, gone=gone, folders=self._tree.take())
+
+    def _too_many(self, vanished: int) -> Batch:
+        held = self._known.live_count()
+        nodes = {node.id: node for _, node in self._files.values()}
+        nodes.update({node.id: node for node in self._folders.values() if node is not None})
+        why = (
+            f"{vanished} of {held} files are missing from its listing at once; nothing is "
+            "tombstoned before complete listings agree"
+        )
+        blind = [Blind(node.id, node.name, why) for node in nodes.values()]
+        blind += [
+            Blind(i, _name(self._known, i), why) for i, n in self._folders.items() if n is None
+        ]
+        waiting = [node for _, node in self._files.values()]
+        waiting += [node for node in self._folders.values() if node is not None]
+        self._files.clear()
+        self._folders.clear()
+        for node in waiting:
+            node.clean = False
+            self._release(node)
+        return Batch(folders=self._tree.take(), blind=blind)
+
+    def _held_below(self, folder_id: str) -> int:
+        stack, count = [folder_id], 0
+        while stack:
+            at = stack.pop()
+            count += len(self._known.files_in(at))
+            stack.extend(f.folder_id for f in self._known.subfolders(at))
+        return count
+
+
+def gone_if_held(known: Known, unwanted: dict[str, GoneReason]) -> list[Gone]:
+    """Tombstones for those of the shown but unwanted files that we hold as live."""
+    held = known.files(unwanted) if unwanted else {}
+    return [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
+
+
+def _name(known: Known, folder_id: str) -> str:
+    folder = known.folder(folder_id)
+    return folder.name if folder else folder_id

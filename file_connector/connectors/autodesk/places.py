@@ -1,0 +1,131 @@
+"""Looks into single files and folders that a listing should have shown and did not: moved, deleted,
+out of scope, or simply skipped. Nothing is called gone without such a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from file_connector.connectors.autodesk.api import Api
+from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
+from file_connector.connectors.base import Known
+from file_connector.errors import ForbiddenError, NotFoundError
+from file_connector.models import FileRecord, Folder, GoneReason, KnownFile
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class Places:
+    """Answers where things are, asking each folder at most once.
+
+    Args:
+        roots: the start folders.
+        trusted: whether a known folder is surely still where we know it.
+        wanted: whether a file passes the endpoint's filter.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        known: Known,
+        roots: Collection[str],
+        trusted: Callable[[Folder], bool],
+        wanted: Callable[[ItemEntry], bool],
+        workers: int,
+    ) -> None:
+        self._api = api
+        self._known = known
+        self._roots = roots
+        self._trusted = trusted
+        self._wanted = wanted
+        self._workers = workers
+        self._outcomes: dict[str, GoneReason | None] = {}
+
+    def folders(self, ids: Sequence[str]) -> Iterator[tuple[str, FolderEntry | GoneReason]]:
+        """Each folder as it is, if it is below a start folder; else why it is gone."""
+        for folder_id, found in self._each(self._api.folder, ids):
+            if not isinstance(found, FolderEntry):
+                yield folder_id, found
+            elif found.hidden:
+                yield folder_id, GoneReason.DELETED
+            elif folder_id in self._roots:
+                yield folder_id, found
+            elif found.parent_id is None:
+                yield folder_id, GoneReason.OUT_OF_SCOPE
+            else:
+                yield folder_id, self.outcome(found.parent_id) or found
+
+    def files(
+        self, files: Sequence[KnownFile]
+    ) -> Iterator[tuple[KnownFile, FileRecord | GoneReason]]:
+        """Each file's record, if it is still in scope; else why it is gone."""
+        by_id = {file.external_id: file for file in files}
+        for item_id, found in self._each(self._api.item, list(by_id)):
+            file = by_id[item_id]
+            if not isinstance(found, ItemEntry):
+                yield file, found
+            elif found.hidden or found.record is None:
+                yield file, GoneReason.DELETED
+            elif not self._wanted(found):
+                yield file, GoneReason.OUT_OF_SCOPE
+            else:
+                parent_id = found.parent_id or file.parent_id
+                reason = self.outcome(parent_id) if parent_id else GoneReason.OUT_OF_SCOPE
+                yield file, reason or found.record
+
+    def outcome(self, folder_id: str) -> GoneReason | None:
+        """None if the folder is, at any depth, below a start folder; else why it is not."""
+        path: list[str] = []
+        at: str | None = folder_id
+        outcome: GoneReason | None = GoneReason.OUT_OF_SCOPE
+        while at is not None and at not in path:
+            path.append(at)
+            if at in self._outcomes or at in self._roots:
+                outcome = self._outcomes.get(at)
+                break
+            held = self._known.folder(at)
+            if held is not None and self._trusted(held):
+                at = held.parent_id
+                continue
+            seen = _look(self._api.folder, at)
+            if not isinstance(seen, FolderEntry):
+                outcome = seen
+                break
+            if seen.hidden:
+                outcome = GoneReason.DELETED
+                break
+            at = seen.parent_id
+        self._outcomes.update(dict.fromkeys(path, outcome))
+        return outcome
+
+    def _each(
+        self, look: Callable[[str], E], ids: Sequence[str]
+    ) -> Iterator[tuple[str, E | GoneReason]]:
+        if len(ids) < 2:
+            yield from ((i, _look(look, i)) for i in ids)
+            return
+        with ThreadPoolExecutor(min(self._workers, len(ids))) as pool:
+            yield from zip(ids, pool.map(lambda i: _look(look, i), ids), strict=True)
+
+
+def _look(look: Callable[[str], E], identifier: str) -> E | GoneReason:
+    try:
+        return look(identifier)
+    except NotFoundError:
+        return GoneReason.DELETED
+    except ForbiddenError:
+        return GoneReason.ACCESS_LOST
+
+
+def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    chunk: list[T] = []
+    for value in values:
+        chunk.append(value)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,123 @@
+"""What we remember per folder, and the folders being listed.
+
+Folder.state:
+    rollup: the folder's ``lastModifiedTimeRollup`` for which its own listing and everything below
+        is stored; absent while anything there is not, or not surely, stored.
+    seen, pass: number of the last sweep whose listing of the parent showed the folder, and of the
+        last one in which the folder's own listing was stored.
+    next: the rollup that sweep saw (None: unsure); becomes ``rollup`` at its end.
+    start: on start folders: hub, scope, and whether it was found by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from file_connector.connectors.autodesk.mapping import FolderEntry
+from file_connector.connectors.base import Known
+from file_connector.models import Folder, Json
+from file_connector.times import parse_time
+
+
+@dataclass(eq=False)
+class Node:
+    """A folder to list.
+
+    Attributes:
+        above: the node whose rollup may be kept only after this one's; None at a start folder.
+        waits_for: its own listing, the nodes below it, and questions still open.
+        clean: everything in it and below was seen, and surely so.
+        pages: how many pages its listing had so far.
+        shown: ids its listing showed so far, hidden ones included.
+        kept: the rollup kept when it was queued.
+    """
+
+    id: str
+    name: str
+    parent_id: str | None
+    rollup: str | None
+    above: Node | None = None
+    waits_for: int = 1
+    clean: bool = True
+    pages: int = 0
+    shown: set[str] = field(default_factory=set)
+    kept: Json = None
+
+
+class Tree:
+    """Reads the known tree and drafts the folders of one batch on top of it."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._draft: dict[str, Folder] = {}
+
+    def folder(self, folder_id: str) -> Folder | None:
+        """As drafted, else as known."""
+        return self._draft.get(folder_id) or self._known.folder(folder_id)
+
+    def state(self, folder_id: str) -> dict[str, Json]:
+        folder = self.folder(folder_id)
+        return dict(folder.state) if folder else {}
+
+    def place(
+        self, folder_id: str, parent_id: str | None, name: str, state: Mapping[str, Json]
+    ) -> None:
+        """Draft a folder where a listing showed it."""
+        self._draft[folder_id] = Folder(folder_id, parent_id, name, state)
+
+    def amend(self, node: Node, state: Mapping[str, Json]) -> None:
+        """Draft a new state; where the folder is stays as last seen."""
+        at = self.folder(node.id)
+        if at is None or node.above is None:
+            self._draft[node.id] = Folder(node.id, node.parent_id, node.name, state)
+        else:
+            self._draft[node.id] = Folder(node.id, at.parent_id, at.name, state)
+
+    def doubt(self, folder_id: str | None) -> None:
+        """Forget the rollups of a folder and of all above it: the fast way will look again."""
+        visited: set[str] = set()
+        while folder_id is not None and folder_id not in visited:
+            visited.add(folder_id)
+            folder = self.folder(folder_id)
+            if folder is None:
+                return
+            self._draft[folder_id] = Folder(
+                folder_id, folder.parent_id, folder.name, without_rollup(folder.state)
+            )
+            folder_id = folder.parent_id
+
+    def take(self) -> list[Folder]:
+        """What was drafted and differs from what is known; the draft is empty afterwards."""
+        drafted, self._draft = self._draft, {}
+        return [f for f in drafted.values() if self._known.folder(f.folder_id) != f]
+
+
+def with_rollup(state: Mapping[str, Json], rollup: str) -> dict[str, Json]:
+    """The state after everything in and below the folder was stored for ``rollup``."""
+    kept = {**state, "rollup": rollup}
+    return {**kept, "next": rollup} if "next" in state else kept
+
+
+def without_rollup(state: Mapping[str, Json]) -> dict[str, Json]:
+    """The state while anything in or below the folder may be missing."""
+    kept = {key: value for key, value in state.items() if key != "rollup"}
+    return {**kept, "next": None} if "next" in state else kept
+
+
+def changed(entry: FolderEntry, state: Mapping[str, Json]) -> bool:
+    """Whether the folder, or anything below, may differ from what is stored."""
+    return entry.rollup is None or state.get("rollup") != entry.rollup
+
+
+def settled(rollup: str | None, served_at: datetime | None) -> bool:
+    """False if the listing was answered within the very second of the rollup.
+
+    Autodesk's times have whole seconds, so another change later in that second would leave the
+    rollup as it is. Both values come from the provider's clock and are compared for equality only.
+    """
+    moment = parse_time(rollup)
+    if moment is None or served_at is None or moment.microsecond:
+        return True
+    return moment != served_at.replace(microsecond=0)

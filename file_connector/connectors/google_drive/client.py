@@ -1,0 +1,403 @@
+"""The calls: each one sent with the account's token, checked for shape, repeated while that helps.
+
+An answer that is not what Drive documents is an error, never an empty list.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httplib2
+from googleapiclient.discovery import build
+
+from file_connector.connectors.base import Toolbox
+from file_connector.connectors.google_drive.answers import (
+    BadRequestError,
+    PageRefusedError,
+    error_of,
+)
+from file_connector.connectors.google_drive.auth import Account
+from file_connector.connectors.google_drive.mapping import CHANGE_FIELDS, FILE_FIELDS, LIST_FIELDS
+from file_connector.connectors.retry import Retrier
+from file_connector.errors import (
+    CursorRejectedError,
+    ForbiddenError,
+    NotFoundError,
+    TransientError,
+    one_line,
+    redact,
+)
+from file_connector.models import Json
+
+T = TypeVar("T")
+
+PAGE_SIZE = 1000
+"""The most Drive gives; it may give fewer."""
+
+LISTS_PER_MINUTE = 3000
+"""Drive allows one user 325,000 units a minute; a listing costs 100, a look-up 5."""
+
+READS_PER_REQUEST = 4
+"""A whole request may take this many times the time-out of one read: a server that drips holds
+nobody for ever."""
+
+Item = Mapping[str, Json]
+"""Drive's file resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """One page of files.list."""
+
+    items: tuple[Item, ...]
+    next_token: str | None
+    incomplete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """One page of changes.list; exactly one of the tokens is there."""
+
+    entries: tuple[Mapping[str, Json], ...]
+    next_token: str | None
+    new_start: str | None
+
+
+class Wires:
+    """HTTP for one connector: a connection per thread, the Drive service, a count of requests."""
+
+    def __init__(self, account: Account, toolbox: Toolbox) -> None:
+        self.account = account
+        self.calls = 0
+        self._toolbox = toolbox
+        self._endpoint = _endpoint(toolbox.environ.get("GOOGLE_DRIVE_API_ENDPOINT", ""))
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[_Wire] = []
+        self._service: Any = None
+        self._worker: ThreadPoolExecutor | None = None
+
+    def wire(self) -> _Wire:
+        """This thread's connection."""
+        wire: _Wire | None = getattr(self._local, "wire", None)
+        if wire is None:
+            wire = self._local.wire = _Wire(self, self._toolbox)
+            with self._lock:
+                self._open.append(wire)
+        return wire
+
+    def service(self) -> Any:
+        """googleapiclient's Drive; its requests go out over the wire they are executed with."""
+        with self._lock:
+            if self._service is None:
+                options = {"api_endpoint": self._endpoint} if self._endpoint else None
+                self._service = build(
+                    "drive",
+                    "v3",
+                    http=_NoWire(),
+                    static_discovery=True,
+                    cache_discovery=False,
+                    client_options=options,
+                )
+            return self._service
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Run ``work`` in the connector's one background thread."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix="drive")
+            return self._worker.submit(work)
+
+    def count(self) -> None:
+        with self._lock:
+            self.calls += 1
+
+    def close(self) -> None:
+        """Cut what is under way, release everything; may be called twice."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+            wires, self._open = self._open, []
+        if worker is not None:
+            worker.shutdown(wait=False, cancel_futures=True)
+            for wire in wires:
+                wire.cut()
+            worker.shutdown(wait=True)
+        for wire in wires:
+            wire.drop()
+        self._local = threading.local()
+
+
+class _NoWire:
+    """googleapiclient wants a default transport; each request names its own, so this is unused."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a Drive request without a wire")
+
+
+class _Wire:
+    """One thread's connection to Drive: adds the token, turns error answers into errors."""
+
+    def __init__(self, wires: Wires, toolbox: Toolbox) -> None:
+        self._wires = wires
+        self._account = wires.account
+        self._toolbox = toolbox
+        self._http = httplib2.Http(timeout=toolbox.timeout_seconds)
+        self._http.follow_redirects = False
+
+    def request(
+        self,
+        uri: str,
+        method: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> tuple[httplib2.Response, bytes]:
+        """As httplib2.Http.request; googleapiclient calls it. A refused token is renewed once."""
+        for attempt in (1, 2):
+            token = self._account.token(self._http)
+            sent = {**(headers or {}), "authorization": f"Bearer {token}"}
+            self._wires.count()
+            response, content = self._http.request(uri, method, body=body, headers=sent, **kwargs)
+            if response.status != 401 or attempt == 2:
+                break
+            self._account.forget(token)
+        if response.status >= 300:
+            raise error_of(
+                response.status,
+                response,
+                content,
+                account=self._account.name,
+                now=self._toolbox.now(),
+                secrets=[*self._account.secrets, token],
+            )
+        return response, content
+
+    def cut(self) -> None:
+        """Make a request under way in another thread fail now."""
+        for connection in list(self._http.connections.values()):
+            sock = getattr(connection, "sock", None)
+            if sock is not None:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def drop(self) -> None:
+        """Close the connections; a broken one would fail the next request too."""
+        self._http.close()
+
+
+class DriveClient:
+    """The Drive calls this connector makes.
+
+    Args:
+        patience_seconds: waiting between attempts, in all; the toolbox's run budget by default.
+    """
+
+    def __init__(
+        self, wires: Wires, toolbox: Toolbox, patience_seconds: float | None = None
+    ) -> None:
+        self._wires = wires
+        self._toolbox = toolbox
+        if patience_seconds is not None:
+            budget = min(patience_seconds, toolbox.retry_budget_seconds)
+            toolbox = replace(toolbox, retry_budget_seconds=budget)
+        self._retrier = Retrier(toolbox)
+
+    # -- calls -----------------------------------------------------------------------------------
+    def file(self, file_id: str) -> Item:
+        """files.get. Raises NotFoundError: gone, or hidden from us."""
+
+        def answer(service: Any) -> Any:
+            return service.files().get(fileId=file_id, fields=FILE_FIELDS, supportsAllDrives=True)
+
+        return self._call(answer, _checked_item)
+
+    def files(self, query: Mapping[str, str], page_token: str | None = None) -> FilePage:
+        """files.list, one page. Raises PageRefusedError: list again from page one.
+
+        Args:
+            query: ``q``, and ``corpora`` and ``driveId`` if need be.
+        """
+
+        def answer(service: Any) -> Any:
+            return service.files().list(
+                pageSize=PAGE_SIZE,
+                fields=LIST_FIELDS,
+                supportsAllDrives=True,
+                includeItemsFromAllDrives=True,
+                **query,
+                **({"pageToken": page_token} if page_token else {}),
+            )
+
+        try:
+            return self._call(answer, _checked_file_page, costly=True)
+        except BadRequestError as error:
+            if page_token and not error.location:
+                raise PageRefusedError(error.message) from None
+            raise
+
+    def files_ahead(self, query: Mapping[str, str], page_token: str | None) -> Future[FilePage]:
+        """``files`` in the background."""
+        return self._wires.submit(lambda: self.files(query, page_token))
+
+    def start_token(self, drive_id: str | None) -> str:
+        """changes.getStartPageToken of the user's log, or of a shared drive's."""
+
+        def answer(service: Any) -> Any:
+            return service.changes().getStartPageToken(
+                supportsAllDrives=True, **({"driveId": drive_id} if drive_id else {})
+            )
+
+        return self._call(answer, _checked_start_token)
+
+    def changes(self, token: str, drive_id: str | None) -> ChangePage:
+        """changes.list, one page. Raises CursorRejectedError: the token is refused."""
+
+        def answer(service: Any) -> Any:
+            return service.changes().list(
+                pageToken=token,
+                pageSize=PAGE_SIZE,
+                fields=CHANGE_FIELDS,
+                supportsAllDrives=True,
+                includeItemsFromAllDrives=True,
+                **({"driveId": drive_id} if drive_id else {}),
+            )
+
+        try:
+            return self._call(answer, _checked_change_page, costly=True)
+        except (PageRefusedError, NotFoundError, ForbiddenError, BadRequestError) as error:
+            if isinstance(error, BadRequestError) and error.location:
+                raise
+            raise CursorRejectedError(f"the change token is refused: {error.message}") from None
+
+    def user_email(self) -> str | None:
+        """about.get: the e-mail address of the account, if Drive tells it."""
+
+        def answer(service: Any) -> Any:
+            return service.about().get(fields="user(emailAddress)")
+
+        user = self._call(answer, _checked_object).get("user")
+        email = user.get("emailAddress") if isinstance(user, dict) else None
+        return email if isinstance(email, str) else None
+
+    # -- inside ----------------------------------------------------------------------------------
+    def _call(
+        self, request: Callable[[Any], Any], check: Callable[[Any], T], *, costly: bool = False
+    ) -> T:
+        return self._retrier.call(lambda: self._attempt(request, check, costly))
+
+    def _attempt(self, request: Callable[[Any], Any], check: Callable[[Any], T], costly: bool) -> T:
+        if costly:
+            key = f"google_drive:{self._wires.account.principal}"
+            self._toolbox.limiter.acquire(key, LISTS_PER_MINUTE)
+        wire = self._wires.wire()
+        limit = self._toolbox.timeout_seconds * READS_PER_REQUEST
+        watchdog = threading.Timer(limit, wire.cut)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return check(request(self._wires.service()).execute(http=wire, num_retries=0))
+        except TransientError:
+            wire.drop()
+            raise
+        except (OSError, http.client.HTTPException, httplib2.HttpLib2Error, ValueError) as error:
+            wire.drop()
+            raise TransientError(
+                f"no answer from Drive: {type(error).__name__}: {self._clean(error)}",
+                remedy="The next run tries again.",
+            ) from None
+        finally:
+            watchdog.cancel()
+
+    def _clean(self, error: Exception) -> str:
+        return one_line(redact(error, self._wires.account.secrets))[:200]
+
+
+def _endpoint(text: str) -> str:
+    """The operator's API host; a bare host gets Drive's path."""
+    text = text.strip()
+    if text and urlsplit(text).path in ("", "/"):
+        return text.rstrip("/") + "/drive/v3/"
+    return text
+
+
+# -- shapes --------------------------------------------------------------------------------------
+def _checked_object(answer: Any) -> Mapping[str, Json]:
+    if not isinstance(answer, dict):
+        raise _odd("it is not a JSON object")
+    if "error" in answer:
+        raise _odd("it holds an error although its status is 200")
+    return answer
+
+
+def _checked_item(answer: Any) -> Item:
+    item = _checked_object(answer)
+    if not isinstance(item.get("id"), str) or not item["id"]:
+        raise _odd("a file has no id")
+    if not isinstance(item.get("mimeType"), str):
+        raise _odd("a file has no mimeType")
+    return item
+
+
+def _checked_file_page(answer: Any) -> FilePage:
+    page = _checked_object(answer)
+    return FilePage(
+        tuple(_checked_item(item) for item in _listed(page, "files")),
+        _token(page, "nextPageToken"),
+        bool(page.get("incompleteSearch")),
+    )
+
+
+def _checked_change_page(answer: Any) -> ChangePage:
+    page = _checked_object(answer)
+    entries = []
+    for entry in _listed(page, "changes"):
+        about_drive = isinstance(entry, dict) and entry.get("changeType") == "drive"
+        if not isinstance(entry, dict) or not (about_drive or _is_text(entry.get("fileId"))):
+            raise _odd("a change has no fileId")
+        if not about_drive and not entry.get("removed"):
+            _checked_item(entry.get("file"))
+        entries.append(entry)
+    next_token, new_start = _token(page, "nextPageToken"), _token(page, "newStartPageToken")
+    if not next_token and not new_start:
+        raise _odd("a page of changes has no token to go on")
+    return ChangePage(tuple(entries), next_token, None if next_token else new_start)
+
+
+def _checked_start_token(answer: Any) -> str:
+    token = _token(_checked_object(answer), "startPageToken")
+    if not token:
+        raise _odd("there is no startPageToken")
+    return token
+
+
+def _listed(page: Mapping[str, Json], key: str) -> Collection[Json]:
+    value = page.get(key)
+    if not isinstance(value, list):
+        raise _odd(f"'{key}' is not a list")
+    return value
+
+
+def _token(page: Mapping[str, Json], key: str) -> str | None:
+    value = page.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise _odd(f"'{key}' is not a text")
+    return value
+
+
+def _is_text(value: Json) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _odd(what: str) -> TransientError:
+    return TransientError(f"Drive's answer makes no sense: {what}.")

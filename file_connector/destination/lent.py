@@ -1,0 +1,172 @@
+"""What the store lends to connectors: one call budget per provider identity, and a safe for
+rotating tokens. Both are rows, shared by all processes of a deployment."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from cryptography.fernet import Fernet, InvalidToken
+from sqlalchemy import Connection, delete, select
+
+from file_connector.destination.sql_store import SqlStore
+from file_connector.destination.tables import dumps, rate_limits, token_locks, tokens
+from file_connector.errors import (
+    BusyError,
+    ConfigurationError,
+    ConflictError,
+    ThrottledError,
+)
+from file_connector.models import Json
+
+LONGEST_WAIT = timedelta(seconds=120)
+BURST_SHARE = 10
+"""A tenth of a minute's budget may go out at once."""
+
+LOCK_SECONDS = 90.0
+"""How long a killed process keeps a token locked; longer than any refresh takes."""
+
+POLL_SECONDS = 0.25
+
+
+class SqlRateLimiter:
+    """A token bucket per key. Each caller reserves the next free slot in one short transaction and
+    then waits for it outside, so slots are given out in the order of asking."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    def acquire(self, key: str, per_minute: int) -> None:
+        """Wait for a slot. Never more than ``per_minute`` slots fall into any 60 s.
+
+        Raises ThrottledError, reserving nothing, if the wait would exceed 120 s.
+        """
+        per_minute = max(per_minute, 1)
+        burst = max(per_minute // BURST_SHARE, 1)
+        spacing = timedelta(minutes=1) / (per_minute - burst + 1)
+        slack = spacing * (burst - 1)
+
+        def reserve(conn: Connection) -> timedelta:
+            held = conn.scalar(
+                select(rate_limits.c.free_at).where(rate_limits.c.key == key).with_for_update()
+            )
+            if held is None:
+                self._store._ensure_row(
+                    conn, rate_limits, {"key": key, "free_at": self._store._now(conn)}
+                )
+                held = conn.scalars(
+                    select(rate_limits.c.free_at).where(rate_limits.c.key == key).with_for_update()
+                ).one()
+            now = self._store._now(conn)
+            if held - now > LONGEST_WAIT + slack + spacing:
+                held = now  # further than we ever reserve: the clock was set back
+            wait = max(held - slack - now, timedelta())
+            if wait <= LONGEST_WAIT:
+                free_at = max(held, now) + spacing
+                self._store._merge(conn, rate_limits, [{"key": key, "free_at": free_at}])
+            return wait
+
+        wait = self._store._write(reserve, durable=False)
+        if wait > LONGEST_WAIT:
+            raise ThrottledError(
+                f"the budget of {per_minute} calls a minute is spoken for over the next "
+                f"{wait.total_seconds():.0f} s",
+                retry_after=wait.total_seconds(),
+            )
+        if wait:
+            self._store._sleep(wait.total_seconds())
+
+
+class SqlTokenVault:
+    """Tokens in table ``tokens``, encrypted with a Fernet key that only the environment holds."""
+
+    def __init__(self, store: SqlStore, key: str) -> None:
+        self._store = store
+        self._held: dict[tuple[str, int], tuple[str, datetime]] = {}
+        try:
+            self._fernet = Fernet(key)
+        except ValueError:
+            raise ConfigurationError(
+                "the encryption key is not a Fernet key",
+                remedy="Make one with `python -c 'from cryptography.fernet import Fernet; "
+                "print(Fernet.generate_key().decode())'`.",
+            ) from None
+
+    @contextmanager
+    def locked(self, key: str) -> Iterator[None]:
+        """Single-flight per key over all processes; raises BusyError after waiting 90 s.
+
+        A holder that dies frees the key after 90 s. Not re-entrant.
+        """
+        holder = uuid.uuid4().hex
+        waited = 0.0
+        while (since := self._store._write(lambda conn: self._take(conn, key, holder))) is None:
+            if waited >= LOCK_SECONDS:
+                raise BusyError(f"another process has been refreshing token '{key}' for too long")
+            self._store._sleep(POLL_SECONDS)
+            waited += POLL_SECONDS
+        mine = (key, threading.get_ident())
+        self._held[mine] = (holder, since)
+        try:
+            yield
+        finally:
+            del self._held[mine]
+            self._store._write(
+                lambda conn: conn.execute(
+                    delete(token_locks).where(
+                        token_locks.c.key == key, token_locks.c.holder == holder
+                    )
+                ),
+            )
+
+    def _take(self, conn: Connection, key: str, holder: str) -> datetime | None:
+        now = self._store._now(conn)
+        self._store._ensure_row(
+            conn, token_locks, {"key": key, "holder": holder, "expires_at": now}
+        )
+        held = conn.execute(
+            select(token_locks).where(token_locks.c.key == key).with_for_update()
+        ).one()
+        if held.expires_at > now and held.holder != holder:
+            return None
+        until = now + timedelta(seconds=LOCK_SECONDS)
+        self._store._merge(conn, token_locks, [{"key": key, "holder": holder, "expires_at": until}])
+        return now
+
+    def load(self, key: str) -> Mapping[str, Json] | None:
+        with self._store._reading() as conn:
+            secret = conn.scalar(select(tokens.c.secret).where(tokens.c.key == key))
+        if secret is None:
+            return None
+        try:
+            value: dict[str, Json] = json.loads(self._fernet.decrypt(secret.encode()))
+        except InvalidToken:
+            raise ConfigurationError(
+                f"the stored token '{key}' was encrypted with another key",
+                remedy="Give the encryption key it was saved with, or connect the account again.",
+            ) from None
+        return value
+
+    def save(self, key: str, value: Mapping[str, Json]) -> None:
+        """Raises ConflictError, storing nothing, if the lock ran out and another process has saved
+        a newer token meanwhile."""
+        secret = self._fernet.encrypt(dumps(dict(value)).encode()).decode()
+        held = self._held.get((key, threading.get_ident()))
+
+        def work(conn: Connection) -> None:
+            saved_at = conn.scalar(
+                select(tokens.c.saved_at).where(tokens.c.key == key).with_for_update()
+            )
+            if held is not None and saved_at is not None:
+                holder, since = held
+                owner = conn.scalar(select(token_locks.c.holder).where(token_locks.c.key == key))
+                if owner != holder and saved_at >= since:
+                    raise ConflictError(f"another process has saved a newer token '{key}'")
+            now = self._store._now(conn)
+            self._store._merge(conn, tokens, [{"key": key, "secret": secret, "saved_at": now}])
+
+        self._store._write(work)

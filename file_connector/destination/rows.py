@@ -1,0 +1,159 @@
+"""From a provider's record to a row: cleaning at the border, and whether a row is news. No I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from file_connector.destination.tables import dumps
+from file_connector.models import FileRecord, Identity, Json
+
+Row = dict[str, Any]
+
+BIGINT = 2**63
+_LINK = re.compile(r"https?://[^\s\x00-\x20\x7f]+", re.IGNORECASE)
+
+NEWS = (
+    "title",
+    "link",
+    "created_at",
+    "updated_at",
+    "mime_type",
+    "size_bytes",
+    "parent_id",
+    "path",
+    "source",
+    "project_id",
+    "user_id",
+)
+"""A difference in one of these, or in ``raw``, is a change of the row; so is one in ``version`` if
+the record says that its version counts content."""
+
+
+def row_of(identity: Identity, record: FileRecord, path: str) -> Row:
+    """The cleaned row of ``record``: everything but our own times and ``change_seq``."""
+    return {
+        "endpoint_id": identity.endpoint_id,
+        "external_id": clean_text(record.external_id),
+        "source": identity.source,
+        "project_id": identity.project_id,
+        "user_id": identity.user_id,
+        "title": clean_text(record.title),
+        "link": clean_link(record.link),
+        "created_at": clean_time(record.created_at),
+        "updated_at": clean_time(record.updated_at),
+        "mime_type": None if record.mime_type is None else clean_text(record.mime_type),
+        "size_bytes": clean_int(record.size_bytes),
+        "version": clean_int(record.version),
+        "path": path,
+        "parent_id": None if record.parent_id is None else clean_text(record.parent_id),
+        "gone_at": None,
+        "gone_reason": None,
+        "raw": clean_json(record.raw),
+    }
+
+
+def is_older(row: Row, stored: Mapping[str, Any]) -> bool:
+    """Whether ``row`` must not overwrite ``stored``: both tell a version and ours is lower."""
+    ours, theirs = row["version"], stored["version"]
+    return ours is not None and theirs is not None and ours < theirs
+
+
+def is_news(row: Row, stored: Mapping[str, Any], version_is_content: bool) -> bool:
+    """Whether a reader could tell ``row`` from ``stored``."""
+    return (
+        any(row[name] != stored[name] for name in NEWS)
+        or (version_is_content and row["version"] != stored["version"])
+        or stored["gone_at"] is not None
+        or row["raw"] != stored["raw"]
+    )
+
+
+def clean_text(text: str) -> str:
+    """``text`` as every database takes it: NUL dropped, lone surrogates replaced by U+FFFD.
+
+    Other control characters stay, because a title is what the provider says it is; what prints
+    titles escapes them (``errors.one_line``).
+    """
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def clean_link(link: str | None) -> str | None:
+    """``link`` if it is an http(s) address without blanks or control characters, else None."""
+    if link is None or _LINK.fullmatch(link) is None:
+        return None
+    return clean_text(link)
+
+
+def clean_int(number: int | None) -> int | None:
+    """``number`` if a bigint holds it, else None."""
+    return number if number is not None and -BIGINT <= number < BIGINT else None
+
+
+def clean_time(moment: datetime | None) -> datetime | None:
+    """``moment`` in UTC; a naive one is read as UTC. None in the years 1 and 9999, where changing
+    time zones could leave the calendar."""
+    if moment is None:
+        return None
+    if not 1 < moment.year < 9999:
+        return None
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=timezone.utc)
+    return moment.astimezone(timezone.utc)
+
+
+def clean_json(value: Json) -> Json:
+    """``value`` as JSON gives it back: lists for tuples, text for keys; NUL and lone surrogates
+    cleaned, NaN and infinities null."""
+    try:
+        text = dumps(value) if not _is_plain(value) else ""
+        if text:
+            text.encode()
+            if "\\u0000" not in text and "NaN" not in text and "Infinity" not in text:
+                return json.loads(text)
+            return _clean_json(value)
+    except (TypeError, ValueError):
+        return _clean_json(value)
+    return value
+
+
+def _is_plain(value: Json) -> bool:
+    """Whether ``value`` is a flat dict that needs no cleaning: the common case, told cheaply."""
+    if type(value) is not dict:
+        return False
+    for key, item in value.items():
+        kind = type(item)
+        if kind is str:
+            if not (item.isascii() and "\x00" not in item):
+                return False
+        elif not (item is None or kind is int or kind is bool):
+            return False
+        if not (type(key) is str and key.isascii() and "\x00" not in key):
+            return False
+    return True
+
+
+def _clean_json(value: Json) -> Json:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {clean_text(str(k)): _clean_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean_json(item) for item in value]
+    return clean_text(str(value))

@@ -1,0 +1,846 @@
+"""The Store over SQLAlchemy: everything SQLite and Postgres have in common.
+
+Nothing here depends on session state, so transaction poolers are fine: every transaction sets what
+it needs for itself, locks are rows, and nothing is prepared.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    Table,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.engine import Row as SqlRow
+
+from file_connector.connectors.base import Known, RateLimiter, TokenVault
+from file_connector.destination import applying, tree
+from file_connector.destination.base import EndpointStatus, RunRow
+from file_connector.destination.failures import (
+    DRIVER_ERRORS,
+    connection_lost,
+    translated,
+    worth_repeating,
+)
+from file_connector.destination.rows import Row, clean_text
+from file_connector.destination.tables import (
+    endpoints,
+    files,
+    sync_folders,
+    sync_leases,
+    sync_runs,
+    sync_seen,
+    sync_state,
+)
+from file_connector.errors import BusyError, ConflictError
+from file_connector.models import (
+    Commit,
+    CommitResult,
+    Folder,
+    GoneReason,
+    Identity,
+    Json,
+    KnownFile,
+    Mode,
+    Outcome,
+    RunCounts,
+    SyncState,
+)
+from file_connector.times import iso
+
+T = TypeVar("T")
+
+LEASE_SECONDS = 90.0
+ATTEMPTS = 5
+PAGE = 1000
+
+_STATE_FIELDS = tuple(f.name for f in fields(SyncState))
+_COUNTS = tuple(f.name for f in fields(RunCounts))
+_HELD = ("new", "ok", "failing")
+"""Status values that follow from runs; the others are the YAML's."""
+
+
+class SqlStore(ABC):
+    """See ``destination.base.Store`` for what each method promises.
+
+    Args:
+        engine: made by the subclass; opens nothing before first use.
+        encryption_key: Fernet key used by ``vault`` when it is not given another.
+        lease_seconds: how long a run that stopped renewing keeps its endpoint.
+        clock: now, in UTC; None takes the database's clock (Postgres) or this machine's (SQLite).
+        sleep: waits, in seconds; only ever called outside transactions.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        encryption_key: str | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Callable[[], datetime] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._engine = engine
+        self._encryption_key = encryption_key
+        self._lease = timedelta(seconds=lease_seconds)
+        self._clock = clock
+        self._sleep = sleep
+        self._ready = False
+        self._making_ready = threading.Lock()
+
+    # -- what differs between databases ----------------------------------------------------------
+
+    @abstractmethod
+    def migrate(self, *, dry_run: bool = False) -> Sequence[str]:
+        """Bring the tables to this version; names of what was applied (empty: nothing to do).
+
+        Args:
+            dry_run: change nothing; names of what would be applied.
+        """
+
+    @abstractmethod
+    def _make_ready(self) -> None:
+        """Before first use: create or check the tables."""
+
+    @abstractmethod
+    def _begin(self, conn: Connection, durable: bool) -> None:
+        """Open a transaction that will write. ``durable``: what it commits survives a power cut."""
+
+    @abstractmethod
+    def _now(self, conn: Connection) -> datetime:
+        """The time all processes of the deployment agree on."""
+
+    @abstractmethod
+    def _merge(
+        self, conn: Connection, table: Table, rows: Sequence[Row], keep: Collection[str] = ()
+    ) -> None:
+        """Insert ``rows``; where one with the same primary key is there, replace all its columns
+        but those in ``keep``."""
+
+    @abstractmethod
+    def _ensure_row(self, conn: Connection, table: Table, row: Row) -> None:
+        """Insert ``row`` unless one with its primary key is there."""
+
+    @abstractmethod
+    def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
+        """Insert new rows of ``files``."""
+
+    @abstractmethod
+    def _mark_seen(
+        self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
+    ) -> None:
+        """Add marks to ``sync_seen``; those that are there stay."""
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        self._ensure_ready()
+        with self._translating(), self._engine.connect() as conn:
+            yield conn
+
+    def _write(
+        self,
+        work: Callable[[Connection], T],
+        landed: Callable[[Connection], bool] | None = None,
+        *,
+        durable: bool = True,
+    ) -> T:
+        """``work`` in one transaction.
+
+        Deadlocks, serialization failures and connections lost before COMMIT are repeated: nothing
+        was stored. When the connection dies at COMMIT, ``landed`` is asked on a new one whether the
+        transaction was stored (it must wait for the old one to end, by a row lock); without it,
+        storing twice does no harm.
+        """
+        self._ensure_ready()
+        for attempt in range(1, ATTEMPTS + 1):
+            committing = False
+            with self._translating(), self._engine.connect() as conn:
+                try:
+                    self._begin(conn, durable)
+                    result = work(conn)
+                    committing = True
+                    conn.commit()
+                except DRIVER_ERRORS as error:
+                    _abandon(conn, error)
+                    if attempt == ATTEMPTS or not worth_repeating(error):
+                        raise
+                    unanswered = committing and connection_lost(error)
+                else:
+                    return result
+            self._sleep(0.05 * 2**attempt)
+            if unanswered and landed is not None and self._write(landed):
+                return result
+        raise AssertionError("unreachable")
+
+    def _ensure_ready(self) -> None:
+        if self._ready:
+            return
+        with self._making_ready, self._translating():
+            if not self._ready:
+                self._make_ready()
+                self._ready = True
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except DRIVER_ERRORS as error:
+            raise translated(error) from None
+
+    def _lock_state(self, conn: Connection, endpoint_id: str) -> SyncState:
+        """The endpoint's stored state, its row locked until the transaction ends."""
+        wanted = select(sync_state).where(sync_state.c.endpoint_id == endpoint_id).with_for_update()
+        row = conn.execute(wanted).one_or_none()
+        if row is None:
+            self._ensure_row(conn, sync_state, _fresh_state(endpoint_id))
+            row = conn.execute(wanted).one()
+        return _state(row)
+
+    def _put_state(
+        self, conn: Connection, state: SyncState, commit_id: str, now: datetime
+    ) -> SyncState:
+        """Replace the state; what was stored (its version raised by one)."""
+        stored = replace(state, version=state.version + 1)
+        row = {name: getattr(stored, name) for name in _STATE_FIELDS}
+        row["blind"] = [dict(b) for b in stored.blind]
+        conn.execute(
+            update(sync_state)
+            .where(sync_state.c.endpoint_id == state.endpoint_id)
+            .values(**row, commit_id=commit_id, stored_at=now)
+        )
+        return stored
+
+    def _landed(self, endpoint_id: str, commit_id: str) -> Callable[[Connection], bool]:
+        def ask(conn: Connection) -> bool:
+            return commit_id == conn.scalar(
+                select(sync_state.c.commit_id)
+                .where(sync_state.c.endpoint_id == endpoint_id)
+                .with_for_update()
+            )
+
+        return ask
+
+    # -- state and rows --------------------------------------------------------------------------
+
+    def state(self, endpoint_id: str) -> SyncState:
+        with self._reading() as conn:
+            row = conn.execute(
+                select(sync_state).where(sync_state.c.endpoint_id == endpoint_id)
+            ).one_or_none()
+        return SyncState(endpoint_id) if row is None else _state(row)
+
+    def known(self, endpoint_id: str) -> Known:
+        return SqlKnown(self, endpoint_id)
+
+    def commit(self, commit: Commit) -> CommitResult:
+        endpoint_id, commit_id = commit.identity.endpoint_id, uuid.uuid4().hex
+
+        def work(conn: Connection) -> CommitResult:
+            self._claim(conn, endpoint_id, commit.run_id, commit.state.version)
+            now = self._now(conn)
+            change = applying.Applying(
+                conn,
+                commit,
+                now,
+                insert=self._insert_files,
+                overwrite=self._overwrite_files,
+                save_folders=self._save_folders,
+            )
+            change.apply()
+            if commit.mark_seen:
+                ids = {clean_text(r.external_id) for r in commit.records}
+                ids.update(map(clean_text, commit.seen))
+                self._mark_seen(conn, endpoint_id, commit.state.pass_no, sorted(ids))
+            result = CommitResult(
+                state=self._put_state(conn, commit.state, commit_id, now),
+                inserted=change.inserted,
+                updated=len(change.updated),
+                unchanged=change.unchanged,
+                tombstoned=change.tombstoned,
+                changed_ids=frozenset(change.changed),
+            )
+            self._count(conn, commit.run_id, result)
+            return result
+
+        return self._write(work, self._landed(endpoint_id, commit_id))
+
+    def _claim(
+        self, conn: Connection, endpoint_id: str, run_id: str, version: int | None = None
+    ) -> SyncState:
+        """Lock the endpoint for this transaction; ConflictError unless the run holds the lease and
+        the stored state has the version it was derived from."""
+        state = self._lock_state(conn, endpoint_id)
+        holder = conn.scalar(
+            select(sync_leases.c.run_id).where(sync_leases.c.endpoint_id == endpoint_id)
+        )
+        if holder != run_id:
+            taken = f"run {holder} took it over" if holder else "nobody holds it"
+            raise ConflictError(
+                f"run {run_id} no longer holds the endpoint ({taken}); nothing was written"
+            )
+        if version is not None and state.version != version:
+            raise ConflictError(
+                f"the stored state is at version {state.version}, this run started from {version}; "
+                "nothing was written"
+            )
+        return state
+
+    def _count(self, conn: Connection, run_id: str, result: CommitResult) -> None:
+        added = {
+            name: sync_runs.c[name] + getattr(result, name)
+            for name in ("inserted", "updated", "unchanged", "tombstoned")
+            if getattr(result, name)
+        }
+        if added:
+            conn.execute(
+                update(sync_runs)
+                .where(sync_runs.c.run_id == run_id, sync_runs.c.ended_at.is_(None))
+                .values(added)
+            )
+
+    def _overwrite_files(self, conn: Connection, rows: Sequence[Row]) -> None:
+        self._merge(conn, files, rows, keep=("first_seen_at",))
+
+    def _save_folders(self, conn: Connection, rows: Sequence[Row]) -> None:
+        self._merge(conn, sync_folders, rows)
+
+    def advance(self, state: SyncState) -> SyncState | None:
+        commit_id = uuid.uuid4().hex
+
+        def work(conn: Connection) -> SyncState | None:
+            stored = self._lock_state(conn, state.endpoint_id)
+            now = self._now(conn)
+            held = conn.scalar(
+                select(sync_leases.c.run_id).where(
+                    sync_leases.c.endpoint_id == state.endpoint_id,
+                    sync_leases.c.expires_at > now,
+                )
+            )
+            if stored.version != state.version or held is not None:
+                return None
+            return self._put_state(conn, state, commit_id, now)
+
+        return self._write(work, self._landed(state.endpoint_id, commit_id))
+
+    def restamp(self, identity: Identity, run_id: str) -> int:
+        commit_id = uuid.uuid4().hex
+
+        def work(conn: Connection) -> int:
+            state = self._claim(conn, identity.endpoint_id, run_id)
+            now = self._now(conn)
+            others = applying.numbered(
+                identity.endpoint_id,
+                or_(
+                    files.c.project_id != identity.project_id,
+                    files.c.user_id != identity.user_id,
+                ),
+            )
+            tenant: dict[str, Any] = {
+                "project_id": identity.project_id,
+                "user_id": identity.user_id,
+            }
+            ids = applying.change_rows(conn, identity.endpoint_id, others, tenant, now)
+            stamped = self._put_state(conn, replace(state, **tenant), commit_id, now)
+            self._count(conn, run_id, CommitResult(stamped, updated=len(ids)))
+            return len(ids)
+
+        return self._write(work, self._landed(identity.endpoint_id, commit_id))
+
+    def unseen(
+        self, endpoint_id: str, pass_no: int, after: str = "", limit: int = PAGE
+    ) -> Sequence[KnownFile]:
+        with self._reading() as conn:
+            rows = conn.execute(
+                _known_files(endpoint_id)
+                .where(
+                    files.c.gone_at.is_(None),
+                    files.c.external_id > after,
+                    ~_seen_in(endpoint_id, pass_no),
+                )
+                .order_by(files.c.external_id)
+                .limit(limit)
+            ).all()
+        return [_known_file(row) for row in rows]
+
+    def unseen_count(self, endpoint_id: str, pass_no: int) -> int:
+        with self._reading() as conn:
+            return conn.execute(
+                select(func.count()).where(
+                    files.c.endpoint_id == endpoint_id,
+                    files.c.gone_at.is_(None),
+                    ~_seen_in(endpoint_id, pass_no),
+                )
+            ).scalar_one()
+
+    def forget_seen(self, endpoint_id: str) -> None:
+        self._write(
+            lambda conn: conn.execute(
+                delete(sync_seen).where(sync_seen.c.endpoint_id == endpoint_id)
+            ),
+        )
+
+    def live_between(self, endpoint_id: str, start: datetime, end: datetime) -> Iterator[KnownFile]:
+        after = ""
+        while True:
+            with self._reading() as conn:
+                rows = conn.execute(
+                    _known_files(endpoint_id)
+                    .where(
+                        files.c.gone_at.is_(None),
+                        files.c.updated_at >= start,
+                        files.c.updated_at < end,
+                        files.c.external_id > after,
+                    )
+                    .order_by(files.c.external_id)
+                    .limit(PAGE)
+                ).all()
+            yield from map(_known_file, rows)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].external_id
+
+    def newest(self, endpoint_id: str, limit: int = 10) -> Sequence[Mapping[str, Json]]:
+        with self._reading() as conn:
+            rows = conn.execute(
+                select(files)
+                .where(files.c.endpoint_id == endpoint_id, files.c.gone_at.is_(None))
+                .order_by(files.c.change_seq.desc())
+                .limit(limit)
+            ).all()
+        return [_plain(row) for row in rows]
+
+    def row(self, endpoint_id: str, external_id: str) -> Mapping[str, Json] | None:
+        with self._reading() as conn:
+            row = conn.execute(
+                select(files).where(
+                    files.c.endpoint_id == endpoint_id, files.c.external_id == external_id
+                )
+            ).one_or_none()
+        return None if row is None else _plain(row)
+
+    def reset(self, endpoint_id: str) -> None:
+        commit_id = uuid.uuid4().hex
+
+        def work(conn: Connection) -> None:
+            state = self._lock_state(conn, endpoint_id)
+            fresh = SyncState(
+                endpoint_id,
+                version=state.version,
+                pass_no=state.pass_no,
+                project_id=state.project_id,
+                user_id=state.user_id,
+            )
+            self._put_state(conn, fresh, commit_id, self._now(conn))
+            for table in (sync_folders, sync_seen):
+                conn.execute(delete(table).where(table.c.endpoint_id == endpoint_id))
+
+        self._write(work, self._landed(endpoint_id, commit_id))
+
+    # -- runs and leases -------------------------------------------------------------------------
+
+    def begin_run(self, identity: Identity, mode: Mode, run_id: str) -> None:
+        endpoint_id = identity.endpoint_id
+
+        def work(conn: Connection) -> None:
+            self._lock_state(conn, endpoint_id)
+            now = self._now(conn)
+            lease = self._lease_of(conn, endpoint_id)
+            if lease is not None and lease.expires_at > now:
+                raise BusyError(
+                    f"run {lease.run_id} is writing this endpoint since {iso(lease.acquired_at)}",
+                    remedy="It is left to finish; if it died, the endpoint is free at "
+                    f"{iso(lease.expires_at)}.",
+                )
+            silent = (
+                "it ended without closing its row"
+                if lease is None
+                else f"its process stopped answering, the lease ran out at {iso(lease.expires_at)}"
+            )
+            conn.execute(
+                update(sync_runs)
+                .where(sync_runs.c.endpoint_id == endpoint_id, sync_runs.c.ended_at.is_(None))
+                .values(ended_at=now, outcome=Outcome.FAILED.value, reason=f"lost: {silent}")
+            )
+            conn.execute(
+                insert(sync_runs).values(
+                    run_id=run_id,
+                    endpoint_id=endpoint_id,
+                    started_at=now,
+                    mode=mode.value,
+                    reason="",
+                    **dict.fromkeys(_COUNTS, 0),
+                )
+            )
+            self._merge(
+                conn,
+                sync_leases,
+                [
+                    {
+                        "endpoint_id": endpoint_id,
+                        "run_id": run_id,
+                        "acquired_at": now,
+                        "expires_at": now + self._lease,
+                    }
+                ],
+            )
+
+        def landed(conn: Connection) -> bool:
+            self._lock_state(conn, endpoint_id)
+            lease = self._lease_of(conn, endpoint_id)
+            return lease is not None and lease.run_id == run_id
+
+        self._write(work, landed)
+
+    def _lease_of(self, conn: Connection, endpoint_id: str) -> SqlRow[Any] | None:
+        return conn.execute(
+            select(sync_leases).where(sync_leases.c.endpoint_id == endpoint_id)
+        ).one_or_none()
+
+    def renew(self, endpoint_id: str, run_id: str) -> bool:
+        def work(conn: Connection) -> bool:
+            renewed = conn.execute(
+                update(sync_leases)
+                .where(sync_leases.c.endpoint_id == endpoint_id, sync_leases.c.run_id == run_id)
+                .values(expires_at=self._now(conn) + self._lease)
+            )
+            return renewed.rowcount == 1
+
+        return self._write(work, durable=False)
+
+    def finish_run(
+        self, run_id: str, outcome: Outcome, reason: str, api_calls: int, missed: int
+    ) -> None:
+        def work(conn: Connection) -> None:
+            conn.execute(
+                update(sync_runs)
+                .where(sync_runs.c.run_id == run_id, sync_runs.c.ended_at.is_(None))
+                .values(
+                    ended_at=self._now(conn),
+                    outcome=outcome.value,
+                    reason=clean_text(reason),
+                    api_calls=api_calls,
+                    missed_by_fast_path=missed,
+                )
+            )
+            conn.execute(delete(sync_leases).where(sync_leases.c.run_id == run_id))
+
+        self._write(work)
+
+    def runs(self, endpoint_id: str, limit: int = 20) -> Sequence[RunRow]:
+        with self._reading() as conn:
+            rows = conn.execute(
+                select(sync_runs)
+                .where(sync_runs.c.endpoint_id == endpoint_id)
+                .order_by(sync_runs.c.started_at.desc(), sync_runs.c.run_id.desc())
+                .limit(limit)
+            ).all()
+        return [
+            RunRow(
+                run_id=row.run_id,
+                endpoint_id=row.endpoint_id,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                mode=Mode(row.mode),
+                outcome=None if row.outcome is None else Outcome(row.outcome),
+                counts=RunCounts(**{name: getattr(row, name) for name in _COUNTS}),
+                reason=row.reason,
+            )
+            for row in rows
+        ]
+
+    # -- endpoints -------------------------------------------------------------------------------
+
+    def mirror(self, endpoints_now: Sequence[EndpointStatus]) -> None:
+        listed = {e.endpoint_id: e for e in endpoints_now}
+
+        def news(conn: Connection) -> list[Row]:
+            stored = {row.endpoint_id: _status(row) for row in conn.execute(select(endpoints))}
+            wanted = [_mirrored(e, stored.get(e.endpoint_id)) for e in listed.values()]
+            wanted += [
+                replace(e, status="removed") for e in stored.values() if e.endpoint_id not in listed
+            ]
+            return [
+                _status_row(e)
+                for e in sorted(wanted, key=lambda e: e.endpoint_id)
+                if stored.get(e.endpoint_id) != e
+            ]
+
+        with self._reading() as conn:
+            if not news(conn):
+                return
+        self._write(lambda conn: self._merge(conn, endpoints, news(conn)))
+
+    def status(self, endpoint_id: str) -> EndpointStatus | None:
+        with self._reading() as conn:
+            row = conn.execute(
+                select(endpoints).where(endpoints.c.endpoint_id == endpoint_id)
+            ).one_or_none()
+        return None if row is None else _status(row)
+
+    def _status_to_change(self, conn: Connection, identity: Identity) -> EndpointStatus:
+        row = conn.execute(
+            select(endpoints)
+            .where(endpoints.c.endpoint_id == identity.endpoint_id)
+            .with_for_update()
+        ).one_or_none()
+        return _unmirrored(identity) if row is None else _status(row)
+
+    def note_success(self, identity: Identity, at: datetime) -> None:
+        def work(conn: Connection) -> None:
+            held = self._status_to_change(conn, identity)
+            status = replace(
+                held,
+                status="ok" if held.status in _HELD else held.status,
+                last_success_at=at,
+                failing_since=None,
+                failures=0,
+                retry_at=None,
+                message="",
+            )
+            self._merge(conn, endpoints, [_status_row(status)])
+
+        self._write(work)
+
+    def note_failure(
+        self, identity: Identity, at: datetime, message: str, retry_at: datetime | None
+    ) -> EndpointStatus:
+        def work(conn: Connection) -> EndpointStatus:
+            held = self._status_to_change(conn, identity)
+            status = replace(
+                held,
+                status="failing" if held.status in _HELD else held.status,
+                failing_since=held.failing_since or at,
+                failures=held.failures + 1,
+                retry_at=retry_at,
+                message=clean_text(message),
+            )
+            self._merge(conn, endpoints, [_status_row(status)])
+            return status
+
+        return self._write(work)
+
+    # -- lent to connectors ----------------------------------------------------------------------
+
+    def limiter(self) -> RateLimiter:
+        from file_connector.destination.lent import SqlRateLimiter
+
+        return SqlRateLimiter(self)
+
+    def vault(self, key: str | None = None) -> TokenVault | None:
+        from file_connector.destination.lent import SqlTokenVault
+
+        key = key or self._encryption_key
+        return None if key is None else SqlTokenVault(self, key)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class SqlKnown:
+    """What is held of one endpoint; each answer is a read of its own."""
+
+    def __init__(self, store: SqlStore, endpoint_id: str) -> None:
+        self._store = store
+        self._endpoint_id = endpoint_id
+
+    def folder(self, folder_id: str) -> Folder | None:
+        with self._store._reading() as conn:
+            return tree.load(conn, self._endpoint_id, [folder_id]).get(folder_id)
+
+    def folders(self) -> Iterator[Folder]:
+        after = ""
+        while True:
+            with self._store._reading() as conn:
+                rows = conn.execute(
+                    select(sync_folders)
+                    .where(
+                        sync_folders.c.endpoint_id == self._endpoint_id,
+                        sync_folders.c.folder_id > after,
+                    )
+                    .order_by(sync_folders.c.folder_id)
+                    .limit(PAGE)
+                ).all()
+            yield from map(_folder, rows)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].folder_id
+
+    def subfolders(self, parent_id: str) -> Sequence[Folder]:
+        with self._store._reading() as conn:
+            rows = conn.execute(
+                select(sync_folders)
+                .where(
+                    sync_folders.c.endpoint_id == self._endpoint_id,
+                    sync_folders.c.parent_id == parent_id,
+                )
+                .order_by(sync_folders.c.folder_id)
+            ).all()
+        return [_folder(row) for row in rows]
+
+    def files(self, external_ids: Collection[str]) -> Mapping[str, KnownFile]:
+        found: dict[str, KnownFile] = {}
+        with self._store._reading() as conn:
+            for chunk in tree.chunks(external_ids):
+                for row in conn.execute(
+                    _known_files(self._endpoint_id).where(files.c.external_id.in_(chunk))
+                ):
+                    found[row.external_id] = _known_file(row)
+        return found
+
+    def files_in(self, folder_id: str) -> Sequence[KnownFile]:
+        with self._store._reading() as conn:
+            rows = conn.execute(
+                _known_files(self._endpoint_id)
+                .where(files.c.parent_id == folder_id, files.c.gone_at.is_(None))
+                .order_by(files.c.external_id)
+            ).all()
+        return [_known_file(row) for row in rows]
+
+    def live_count(self) -> int:
+        with self._store._reading() as conn:
+            return conn.execute(
+                select(func.count()).where(
+                    files.c.endpoint_id == self._endpoint_id, files.c.gone_at.is_(None)
+                )
+            ).scalar_one()
+
+
+def merge(dialect_insert: Callable[[Table], Any], table: Table, keep: Collection[str]) -> Any:
+    """INSERT ... ON CONFLICT (primary key) DO UPDATE of everything but the key and ``keep``."""
+    key = [column.name for column in table.primary_key]
+    statement = dialect_insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=key,
+        set_={
+            column.name: statement.excluded[column.name]
+            for column in table.columns
+            if column.name not in key and column.name not in keep
+        },
+    )
+
+
+def _abandon(conn: Connection, error: BaseException) -> None:
+    """Roll back and, after a lost connection, keep it out of the pool."""
+    try:
+        if connection_lost(error):
+            conn.invalidate()
+        conn.rollback()
+    except DRIVER_ERRORS:
+        conn.invalidate()
+
+
+def _known_files(endpoint_id: str) -> Select[Any]:
+    return select(
+        files.c.external_id,
+        files.c.title,
+        files.c.parent_id,
+        files.c.version,
+        files.c.updated_at,
+        files.c.gone_reason,
+    ).where(files.c.endpoint_id == endpoint_id)
+
+
+def _known_file(row: SqlRow[Any]) -> KnownFile:
+    return KnownFile(
+        row.external_id,
+        row.title,
+        row.parent_id,
+        row.version,
+        row.updated_at,
+        None if row.gone_reason is None else GoneReason(row.gone_reason),
+    )
+
+
+def _seen_in(endpoint_id: str, pass_no: int) -> Any:
+    return exists().where(
+        sync_seen.c.endpoint_id == endpoint_id,
+        sync_seen.c.pass_no == pass_no,
+        sync_seen.c.external_id == files.c.external_id,
+    )
+
+
+def _folder(row: SqlRow[Any]) -> Folder:
+    return Folder(row.folder_id, row.parent_id, row.name, row.state)
+
+
+def _fresh_state(endpoint_id: str) -> Row:
+    """The columns of a state row that may not be null."""
+    return {
+        "endpoint_id": endpoint_id,
+        "version": 0,
+        "pass_no": 0,
+        "rescoped": False,
+        "held_back": 0,
+        "confirmed": False,
+        "blind": [],
+    }
+
+
+def _state(row: SqlRow[Any]) -> SyncState:
+    values = {name: getattr(row, name) for name in _STATE_FIELDS}
+    values["blind"] = tuple(values["blind"])
+    return SyncState(**values)
+
+
+def _plain(row: SqlRow[Any]) -> dict[str, Json]:
+    return {
+        name: iso(value) if isinstance(value, datetime) else value
+        for name, value in row._mapping.items()
+    }
+
+
+def _status(row: SqlRow[Any]) -> EndpointStatus:
+    return EndpointStatus(**row._mapping)
+
+
+def _status_row(status: EndpointStatus) -> Row:
+    return {f.name: getattr(status, f.name) for f in fields(EndpointStatus)}
+
+
+def _unmirrored(identity: Identity) -> EndpointStatus:
+    """An endpoint that runs before the YAML was mirrored."""
+    return EndpointStatus(
+        identity.endpoint_id,
+        identity.endpoint_id,
+        identity.source,
+        identity.project_id,
+        identity.user_id,
+    )
+
+
+def _mirrored(listed: EndpointStatus, held: EndpointStatus | None) -> EndpointStatus:
+    """The YAML's columns over how the endpoint was doing."""
+    if held is None:
+        return listed
+    told: dict[str, Any] = {
+        "name": listed.name,
+        "endpoint_type": listed.endpoint_type,
+        "project_id": listed.project_id,
+        "user_id": listed.user_id,
+    }
+    if listed.status in ("quarantined", "disabled"):
+        return replace(held, **told, status=listed.status, message=listed.message)
+    if held.status in _HELD:
+        return replace(held, **told)
+    doing = "failing" if held.failures else "ok" if held.last_success_at else "new"
+    return replace(held, **told, status=doing, message=held.message if held.failures else "")

@@ -1,0 +1,150 @@
+"""The store in one SQLite file: the mock Supabase, for zero-configuration use and as test double.
+
+WAL lets readers read while one process writes; writers queue on SQLite's own lock. Transactions on
+rows, cursors and tokens are synced to disk (``synchronous=FULL``). A killed process never loses
+what was committed anyway, but after a power cut ``change_seq`` must not go back, or a reader that
+polls "since N" would miss rows for ever. Heartbeats and rate limits are not synced: losing them is
+harmless.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Table, create_engine, event, inspect
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.schema import CreateColumn
+
+from file_connector.destination.rows import Row
+from file_connector.destination.sql_store import SqlStore, merge
+from file_connector.destination.tables import (
+    change_counter,
+    files,
+    metadata,
+    sync_seen,
+)
+from file_connector.errors import ConfigurationError
+from file_connector.times import utc_now
+
+BUSY_SECONDS = 30.0
+OLDEST = (3, 35, 0)
+"""The first SQLite with RETURNING."""
+
+_DIALECT = sqlite_dialect()
+
+
+class SqliteStore(SqlStore):
+    """A store in the file at ``path``; file and tables are made on first use.
+
+    The keyword arguments are those of ``SqlStore``.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._path = path
+        engine = create_engine(
+            URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            hide_parameters=True,
+        )
+        event.listen(engine, "connect", _set_up)
+        super().__init__(engine, **options)
+
+    def migrate(self, *, dry_run: bool = False) -> Sequence[str]:
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise ConfigurationError(
+                f"this Python brings SQLite {sqlite3.sqlite_version}, too old for File Connector",
+                remedy="Use a Python with SQLite 3.35 or newer.",
+            )
+        with self._translating():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._engine.connect() as conn:
+                if dry_run:
+                    return _differences(conn)
+                if not _differences(conn):
+                    return ()
+                conn.exec_driver_sql("BEGIN IMMEDIATE")
+                missing = _differences(conn)
+                metadata.create_all(conn)
+                for name in missing:
+                    if "." in name:
+                        _add_column(conn, name)
+                conn.execute(insert(change_counter).values(id=1, value=0).on_conflict_do_nothing())
+                conn.commit()
+                return missing
+
+    def _make_ready(self) -> None:
+        self.migrate()
+
+    def _begin(self, conn: Connection, durable: bool) -> None:
+        conn.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def _now(self, conn: Connection) -> datetime:
+        return (self._clock or utc_now)()
+
+    def _ensure_row(self, conn: Connection, table: Table, row: Row) -> None:
+        conn.execute(insert(table).values(row).on_conflict_do_nothing())
+
+    def _merge(
+        self, conn: Connection, table: Table, rows: Sequence[Row], keep: Collection[str] = ()
+    ) -> None:
+        if rows:
+            conn.execute(merge(insert, table, keep), rows)
+
+    def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
+        binders = [
+            column.type.dialect_impl(_DIALECT).bind_processor(_DIALECT) for column in files.columns
+        ]
+        names = [column.name for column in files.columns]
+        conn.exec_driver_sql(
+            f"INSERT INTO files ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            [
+                tuple(
+                    row[name] if bind is None else bind(row[name])
+                    for name, bind in zip(names, binders, strict=True)
+                )
+                for row in rows
+            ],
+        )
+
+    def _mark_seen(
+        self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
+    ) -> None:
+        if ids:
+            conn.exec_driver_sql(
+                f"INSERT OR IGNORE INTO {sync_seen.name} (endpoint_id, pass_no, external_id) "
+                "VALUES (?, ?, ?)",
+                [(endpoint_id, pass_no, external_id) for external_id in ids],
+            )
+
+
+def _set_up(connection: sqlite3.Connection, _: object) -> None:
+    """Transactions are opened by us (``_begin``), not guessed by the driver."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _differences(conn: Connection) -> Sequence[str]:
+    """What the file lacks: ``table`` or ``table.column``."""
+    inspector = inspect(conn)
+    there = set(inspector.get_table_names())
+    missing: list[str] = []
+    for table in metadata.sorted_tables:
+        if table.name not in there:
+            missing.append(table.name)
+            continue
+        held = {column["name"] for column in inspector.get_columns(table.name)}
+        missing += [f"{table.name}.{c.name}" for c in table.columns if c.name not in held]
+    return missing
+
+
+def _add_column(conn: Connection, name: str) -> None:
+    table, column = name.split(".")
+    definition = CreateColumn(metadata.tables[table].c[column]).compile(conn)
+    conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {definition}")

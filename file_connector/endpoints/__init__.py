@@ -1,0 +1,1 @@
+"""What tenants asked for: endpoints.yaml read, checked, and turned into Endpoints."""

@@ -1,0 +1,94 @@
+"""Endpoints in, Dagster definitions out; the only assembler.
+
+Everything here is made from plain data: no network, no database, no client libraries. What cannot
+run is shown as well: quarantined entries become assets that say why.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+
+import dagster as dg
+
+from file_connector.deployment import Deployment
+from file_connector.endpoints.loader import Catalog
+from file_connector.orchestration.factory import build_asset, build_job, quarantined_asset
+from file_connector.orchestration.io_manager import SupabaseIOManager
+from file_connector.orchestration.resources import (
+    AutodeskResource,
+    ConnectorResource,
+    GoogleDriveResource,
+    SupabaseResource,
+    current_deployment,
+    resource_key,
+)
+from file_connector.orchestration.schedules import Mirror, build_schedule
+
+log = logging.getLogger("file_connector")
+
+
+def build_definitions(
+    catalog: Catalog,
+    *,
+    resources: Mapping[str, object] | None = None,
+    deployment: Deployment | None = None,
+) -> dg.Definitions:
+    """All assets, jobs and schedules of a catalog.
+
+    Args:
+        resources: replace the resources of these keys (tests, special deployments).
+        deployment: knows the catalog's source types; by default, the one of this process.
+    """
+    deployment = deployment or current_deployment()
+    for problem in catalog.problems:
+        log.log(logging.ERROR if problem.quarantines else logging.WARNING, "%s", problem)
+    supabase = SupabaseResource()
+    wired: dict[str, object] = {
+        "google_drive": GoogleDriveResource(),
+        "autodesk": AutodeskResource(),
+        "supabase": supabase,
+        "supabase_io_manager": SupabaseIOManager(supabase=supabase),
+    }
+    for endpoint in catalog.endpoints:
+        wired.setdefault(resource_key(endpoint), ConnectorResource())
+    wired.update(resources or {})
+    mirror = Mirror(catalog)
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
+    jobs = []
+    schedules = []
+    with warnings.catch_warnings():
+        # Single-run backfills and code references are what we want, beta or not.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        for endpoint in catalog.endpoints:
+            asset = build_asset(endpoint, catalog.path, deployment)
+            job = build_job(endpoint, asset)
+            schedule = build_schedule(endpoint, job, mirror)
+            assets.append(asset)
+            jobs.append(job)
+            if schedule is not None:
+                schedules.append(schedule)
+        assets += quarantined_assets(catalog)
+        return dg.Definitions(
+            assets=assets,
+            jobs=jobs,
+            schedules=schedules,
+            resources=wired,
+            executor=dg.in_process_executor,
+        )
+
+
+def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:
+    """What stands in the file but cannot run, visible among the assets with reason and remedy."""
+    taken = {e.id for e in catalog.endpoints}
+    specs = []
+    for entry in catalog.quarantined:
+        name = entry.id if entry.id and entry.id not in taken else f"entry_in_line_{entry.line}"
+        taken.add(name)
+        specs.append(quarantined_asset(name, entry.name, entry.problems, catalog.path, entry.line))
+    if not catalog.readable:
+        specs.append(
+            quarantined_asset("endpoints_file", "endpoints file", catalog.problems, catalog.path, 1)
+        )
+    return specs

@@ -1,0 +1,45 @@
+"""Where Dagster keeps its history: SQLite beside the checkout, or Postgres when the environment
+names one, so that one dagster.yaml serves laptop and production."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from file_connector.settings import Settings
+
+POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+
+
+class HistoryStorage(DagsterStorage, ConfigurableClass):
+    """Named by dagster.yaml under ``storage: custom``. Never made itself: each process makes one of
+    Dagster's own storages instead."""
+
+    @classmethod
+    def config_type(cls) -> Mapping[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> DagsterStorage:
+        url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+        if not url:
+            folder = Settings.from_environ(os.environ, Path.cwd()).home / "dagster"
+            return DagsterSqliteStorage.from_local(str(folder), inst_data)
+        from dagster_postgres import DagsterPostgresStorage
+
+        return DagsterPostgresStorage(psycopg2_url(url), inst_data=inst_data)
+
+
+def psycopg2_url(url: str) -> str:
+    """``url`` with its driver named: from SQLAlchemy 2.1 on a plain ``postgresql://`` means psycopg
+    3, with which dagster-postgres does not work."""
+    return re.sub(r"^postgres(ql)?(\+psycopg2?)?://", "postgresql+psycopg2://", url)

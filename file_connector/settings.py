@@ -1,0 +1,47 @@
+"""What the operator's environment says about a deployment; read when asked for, never on import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ENDPOINTS_VARIABLE = "FILE_CONNECTOR_ENDPOINTS"
+HOME_VARIABLE = "FILE_CONNECTOR_HOME"
+ENCRYPTION_KEY_VARIABLE = "FILE_CONNECTOR_ENCRYPTION_KEY"
+DATABASE_VARIABLE = "SUPABASE_DB_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where a deployment keeps its things.
+
+    Attributes:
+        endpoints_path: the endpoints file; ``endpoints.yaml`` in the working folder by default.
+        home: folder for everything local (mock database, sandbox world); ``.file_connector``
+            beside the endpoints file by default. Created by whoever first writes there.
+        database_url: the real destination; None selects the mock in ``home``.
+        encryption_key: Fernet key for rotating tokens at rest; None if there is none.
+    """
+
+    endpoints_path: Path
+    home: Path
+    database_url: str | None = field(default=None, repr=False)
+    encryption_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
+        """Reads the variables named above; empty ones count as unset, relative paths start at
+        ``cwd``, ``~`` is the user's home."""
+
+        def text(variable: str) -> str | None:
+            return environ.get(variable, "").strip() or None
+
+        endpoints = cwd / Path(text(ENDPOINTS_VARIABLE) or "endpoints.yaml").expanduser()
+        home = text(HOME_VARIABLE)
+        return cls(
+            endpoints_path=endpoints,
+            home=cwd / Path(home).expanduser() if home else endpoints.parent / ".file_connector",
+            database_url=text(DATABASE_VARIABLE),
+            encryption_key=text(ENCRYPTION_KEY_VARIABLE),
+        )

@@ -1,0 +1,160 @@
+"""fault x point x source x database, generated; each case is one story with one mishap in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from file_connector.connectors.base import Toolbox
+from file_connector.destination.sql_store import SqlStore
+from file_connector.errors import FileConnectorError, TransientError
+from file_connector.models import Identity, Mode, Outcome
+from file_connector.sandbox import faults
+from file_connector.sandbox.faults import Fault
+from file_connector.sync.run import SyncRun
+from file_connector_tests.faults.audit import Audited
+from file_connector_tests.faults.worlds import disturb, populate
+from file_connector_tests.histories.machine import rows_of
+from file_connector_tests.histories.stages import STAGES, Stage, World
+
+SOURCES = ["drive", "autodesk"]
+DATABASES = ["sqlite", "postgres"]
+
+ANSWERS: dict[str, Callable[[], Fault]] = {
+    "reset": faults.reset,
+    "503": lambda: faults.status(503, "upstream connect error"),
+    "429": lambda: faults.status(429, "{}", {"Retry-After": "86400"}),
+    "html": faults.html,
+    "truncated": faults.truncate,
+    "early_close": faults.close_early,
+    "error_in_200": faults.error_in_200,
+}
+REQUESTS = range(1, 7)
+"""Which request breaks; it breaks for good, so the run must give up there."""
+
+COMMITS = range(1, 7)
+
+
+class Died(BaseException):
+    """The process is dead: nothing of ours may run after it."""
+
+
+class Story:
+    """One endpoint through one mishap."""
+
+    def __init__(self, world: World, source: str, store: SqlStore, identity: Identity) -> None:
+        self.world = world
+        self.stage: Stage = STAGES[source](world)
+        self.store = store
+        self.identity = identity
+        world.sandbox.faults.clear()
+        self.ids = populate(self.stage)
+
+    def run(
+        self,
+        trouble: Callable[[int, bool], None] = lambda number, before: None,
+        mode: Mode = Mode.INCREMENTAL,
+    ) -> Outcome:
+        toolbox = Toolbox(
+            retry_budget_seconds=0.0,
+            sleep=lambda seconds: None,
+            environ=self.world.sandbox.environ,
+        )
+        connector = self.stage.connector(toolbox)
+        store = Audited(self.store, self.identity, trouble)
+        try:
+            run = SyncRun(self.identity, connector, store, mode, heartbeat_seconds=3600)  # type: ignore[arg-type]
+            return run.drain().outcome
+        finally:
+            connector.close()
+
+    def ends_well(self) -> None:
+        """At most two ordinary runs later T = truth, an idle run writes nothing, all is closed."""
+        self.world.sandbox.faults.clear()
+        self.run()
+        assert self.run() is Outcome.COMPLETE
+        held = rows_of(self.store, self.identity.endpoint_id)
+        live = {i: seen for i, (seen, gone) in held.items() if not gone}
+        assert live == dict(self.stage.truth())
+        before = held
+        assert self.run() is Outcome.COMPLETE
+        assert rows_of(self.store, self.identity.endpoint_id) == before
+        for run in self.store.runs(self.identity.endpoint_id):
+            assert run.outcome is not None, "a run was left open"
+        assert not self.store.runs(self.identity.endpoint_id)[0].counts.inserted
+
+
+@pytest.fixture
+def story(
+    source: str, database: str, world: World, stores: dict[str, SqlStore], identity: Identity
+) -> Story:
+    return Story(world, source, stores[database], identity)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("request_number", REQUESTS)
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_s22_an_answer_breaks(answer: str, request_number: int, story: Story) -> None:
+    """During the first sync, and again during the sync of one change of each kind."""
+    for prepare in (lambda: None, lambda: disturb(story.stage, story.ids)):
+        prepare()
+        broken = story.world.sandbox.faults.add(
+            ANSWERS[answer](), kind="*", nth=request_number, times=None
+        )
+        try:
+            outcome = story.run()
+        except FileConnectorError as error:
+            assert broken.hits, f"failed without a fault: {error}"
+        else:
+            assert outcome is Outcome.PARTIAL or not broken.hits, "a broken answer was swallowed"
+        story.world.sandbox.faults.clear()
+    story.ends_well()
+
+
+def _dies(number: int, moment: bool) -> Callable[[int, bool], None]:
+    def trouble(commit: int, before: bool) -> None:
+        if commit >= number and before is moment:
+            raise Died
+
+    return trouble
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("commit_number", COMMITS)
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("when", ["first_sync", "changes", "sweep"])
+def test_s17_dies_around_a_commit(when: str, moment: str, commit_number: int, story: Story) -> None:
+    mode = Mode.SWEEP if when == "sweep" else Mode.INCREMENTAL
+    if when != "first_sync":
+        story.run()
+        disturb(story.stage, story.ids)
+    try:
+        story.run(_dies(commit_number, moment == "before"), mode)
+    except Died:
+        pass
+    story.ends_well()
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("commit_number", COMMITS)
+def test_the_store_refuses_a_commit(commit_number: int, story: Story) -> None:
+    story.run()
+    disturb(story.stage, story.ids)
+
+    def trouble(commit: int, before: bool) -> None:
+        if commit == commit_number and before:
+            raise TransientError("the database is restarting")
+
+    try:
+        story.run(trouble)
+    except TransientError:
+        status = story.store.status(story.identity.endpoint_id)
+        assert status is not None
+        assert "the database is restarting" in status.message
+    story.ends_well()
+
+
