@@ -65,6 +65,9 @@ def _dev(args: Sequence[str]) -> int:
     _remember_home()
     print(f"File Connector starts: http://{HOST}:{port} (Ctrl-C stops it)", flush=True)
     os.chdir(ROOT)
+    # A shell that starts us in the background ignores SIGINT for us; Dagster would then ignore
+    # SIGTERM, too, and nobody could stop it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [str(python), "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev"]
     os.execve(python, [*command, "--host", HOST, "--port", str(port)], _activated())
 

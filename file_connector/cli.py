@@ -152,12 +152,14 @@ def list_(deployment: Deployment, as_json: bool) -> None:
     """Show every endpoint and how it is doing."""
     catalog = _readable(deployment)
     statuses: dict[str, EndpointStatus | None] = {}
+    unheard = "unknown"
     try:
         with deployment.open_store() as store:
             statuses = {e.id: store.status(e.id) for e in catalog.endpoints}
+        unheard = "new"
     except FileConnectorError as error:
         click.echo(f"Warning: how they are doing is not known: {redact(error)}", err=True)
-    rows = [_listed(e, statuses.get(e.id)) for e in catalog.endpoints]
+    rows = [_listed(e, statuses.get(e.id), unheard) for e in catalog.endpoints]
     rows += [_listed_quarantined(q) for q in catalog.quarantined]
     if as_json:
         _answer(rows)
@@ -169,8 +171,8 @@ def list_(deployment: Deployment, as_json: bool) -> None:
             click.echo(f"{row['id']}: {one_line(row['message'])}")
 
 
-def _listed(endpoint: Endpoint, status: EndpointStatus | None) -> dict[str, Any]:
-    doing = "disabled" if not endpoint.enabled else status.status if status else "new"
+def _listed(endpoint: Endpoint, status: EndpointStatus | None, unheard: str) -> dict[str, Any]:
+    doing = "disabled" if not endpoint.enabled else status.status if status else unheard
     return {
         "id": endpoint.id,
         "name": endpoint.name,

@@ -157,7 +157,7 @@ def test_list_without_a_database(desk: Desk) -> None:
     (desk.folder / ".file_connector").write_text("in the way")
     result = desk.run("list")
     assert result.exit_code == 0
-    assert "plans" in result.stdout
+    assert "unknown" in result.stdout
     assert "Warning: how they are doing is not known" in result.stderr
 
 

@@ -54,7 +54,7 @@ class Terminal:
 
     def run(self, *args: str) -> tuple[int, str, str]:
         process = self.start(*args)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=120)
         return process.returncode, stdout, stderr
 
 

@@ -93,6 +93,7 @@ _BY_WORDS: tuple[tuple[str, type[FileConnectorError], str, str], ...] = (
         "Correct sslrootcert in SUPABASE_DB_URL.",
     ),
     ("permission denied for database", *_BY_STATE["42501"]),
+    ("does not exist", *_BY_STATE["3D000"]),
     (
         "connection refused",
         TransientError,

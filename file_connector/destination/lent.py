@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from cryptography.fernet import Fernet, InvalidToken
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select, update
 
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import dumps, rate_limits, token_locks, tokens
@@ -47,7 +47,7 @@ class SqlRateLimiter:
         """
         per_minute = max(per_minute, 1)
         burst = max(per_minute // BURST_SHARE, 1)
-        spacing = timedelta(minutes=1) / (per_minute - burst + 1)
+        spacing = timedelta(microseconds=-(-60_000_000 // (per_minute - burst + 1)))  # rounded up
         slack = spacing * (burst - 1)
 
         def reserve(conn: Connection) -> timedelta:
@@ -117,10 +117,10 @@ class SqlTokenVault:
             del self._held[mine]
             self._store._write(
                 lambda conn: conn.execute(
-                    delete(token_locks).where(
-                        token_locks.c.key == key, token_locks.c.holder == holder
-                    )
-                ),
+                    update(token_locks)
+                    .where(token_locks.c.key == key, token_locks.c.holder == holder)
+                    .values(expires_at=since)
+                )
             )
 
     def _take(self, conn: Connection, key: str, holder: str) -> datetime | None:

@@ -41,14 +41,17 @@ _DIALECT = sqlite_dialect()
 class SqliteStore(SqlStore):
     """A store in the file at ``path``; file and tables are made on first use.
 
-    The keyword arguments are those of ``SqlStore``.
+    Args:
+        path: the file; its directory is made too.
+        busy_seconds: how long to wait for other writers.
+        options: the keyword arguments of ``SqlStore``.
     """
 
-    def __init__(self, path: Path, **options: Any) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS, **options: Any) -> None:
         self._path = path
         engine = create_engine(
             URL.create("sqlite", database=str(path)),
-            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            connect_args={"timeout": busy_seconds, "check_same_thread": False},
             hide_parameters=True,
         )
         event.listen(engine, "connect", _set_up)

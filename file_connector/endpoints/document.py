@@ -296,8 +296,7 @@ class _Reader:
             if not isinstance(source, MappingNode):
                 self._complain(path, line_of(source), "`<<` needs a mapping.", "Check the alias.")
                 continue
-            for key, value in self._merged(source, path, frozenset(out)).items():
-                out.setdefault(key, value)
+            out.update(self._merged(source, path, frozenset(out)))
         return out
 
     def _merged(self, source: MappingNode, path: Path, taken: frozenset[str]) -> dict[str, Json]:

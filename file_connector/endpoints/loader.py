@@ -10,8 +10,6 @@ schedule). An explicit ``null`` in an entry means "as if neither had given it".
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,10 +24,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from file_connector.connectors.base import ConnectorSpec
 from file_connector.connectors.registry import Registry
-from file_connector.endpoints import document
+from file_connector.endpoints import document, wording
 from file_connector.endpoints.credentials import resolve_credentials
 from file_connector.endpoints.cron import parse_cron
-from file_connector.endpoints.document import DocumentError, Place, Value
+from file_connector.endpoints.document import DocumentError, Value
 from file_connector.endpoints.schema import CronSchedule, Endpoint, Entry, ManualSchedule, slug
 from file_connector.errors import ConfigurationError, one_line, redact
 from file_connector.models import Json
@@ -40,7 +38,6 @@ DEFAULTS = "defaults"
 _TOP_KEYS = ("endpoints", DEFAULTS)
 _IDENTITY_KEYS = ("id", "name")
 _MERGED_KEYS = ("endpoint_details", "schedule")
-_SECRET_KEY = re.compile(r"(?i)secret|token|passw|private|api_?key|credential_|bearer|pwd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,8 +366,8 @@ class _Loader:
         draft = _Draft(value, _label(value.data))
         for complaint in value.complaints:
             message, remedy = complaint.message, complaint.remedy
-            if any(_SECRET_KEY.search(str(part)) for part in complaint.path):
-                message, remedy = f"`{_dotted(complaint.path)}` is not plain text.", ""
+            if any(wording.SECRET_KEY.search(str(part)) for part in complaint.path):
+                message, remedy = f"`{wording.dotted(complaint.path)}` is not plain text.", ""
             self._draft_problem(draft, complaint.path, message, remedy, line=complaint.line)
         _merge(draft, shared)
         entry = self._validate(draft, Entry, value.data, ())
@@ -465,7 +462,7 @@ class _Loader:
             )
             return None
         label = name if isinstance(name, str) else endpoint_id
-        self._claimed[endpoint_id] = (draft.value.line, _cut(redact(label)))
+        self._claimed[endpoint_id] = (draft.value.line, wording.cut(redact(label)))
         return endpoint_id
 
     def _spec(self, draft: _Draft, data: Mapping[str, Json]) -> ConnectorSpec | None:
@@ -598,7 +595,7 @@ class _Loader:
             self._file,
             line or place.line,
             DEFAULTS if in_defaults else draft.label,
-            _dotted(path) if field_name is None else field_name,
+            wording.dotted(path) if field_name is None else field_name,
             seen,
             allowed,
             message,
@@ -615,7 +612,7 @@ class _Loader:
     def _unknown_key(
         self, line: int, entry: str | None, parent: str, key: str, allowed: Sequence[str]
     ) -> None:
-        message, remedy = _unknown(parent, key, allowed)
+        message, remedy = wording.unknown_key(parent, key, allowed)
         name = f"{parent}.{key}" if parent else key
         self._report(line, entry, message, remedy, field_name=name, allowed=", ".join(allowed))
 
@@ -624,10 +621,12 @@ class _Loader:
     ) -> None:
         """One pydantic error in our words, at its line."""
         places = draft.value.places
-        path = _path_in_file(detail["loc"], prefix, places, absent=detail["type"] == "missing")
+        path = wording.path_in_file(
+            detail["loc"], prefix, places, absent=detail["type"] == "missing"
+        )
         if detail["type"] == "union_tag_invalid":
             path = (*path, "type")
-        name = _dotted(path)
+        name = wording.dotted(path)
         if any(f"{name}.".startswith(f"{p.field}.") for p in draft.problems if p.field):
             return  # one complaint about a value is enough
         place = document.place_of(places, path)[1]
@@ -638,165 +637,24 @@ class _Loader:
                 draft, path, f"`{name}` is missing.", f"Add `{path[-1]}: ...`.", own=True
             )
         elif kind == "extra_forbidden":
-            parent = _dotted(path[:-1])
-            allowed = _allowed_keys(model, path[len(prefix) : -1], draft.value.data)
-            message, remedy = _unknown(parent, str(path[-1]), allowed)
+            parent = wording.dotted(path[:-1])
+            allowed = wording.allowed_keys(model, path[len(prefix) : -1], draft.value.data)
+            message, remedy = wording.unknown_key(parent, str(path[-1]), allowed)
             self._draft_problem(
                 draft, path, message, remedy, allowed=", ".join(allowed), line=place.key_line
             )
         else:
             value_seen = context["tag"] if kind == "union_tag_invalid" else detail["input"]
-            seen = "" if kind == "union_tag_not_found" else _show(path, value_seen, place)
-            what, remedy, allowed_text = _explain(kind, context, detail, place, path)
+            seen = "" if kind == "union_tag_not_found" else wording.show(path, value_seen, place)
+            what, remedy, allowed_text = wording.explain(kind, context, detail, place, path)
             self._draft_problem(
-                draft, path, _sentence(name, seen, what), remedy, seen=seen, allowed=allowed_text
+                draft,
+                path,
+                wording.sentence(name, seen, what),
+                remedy,
+                seen=seen,
+                allowed=allowed_text,
             )
-
-
-def _sentence(name: str, seen: str, what: str) -> str:
-    """What is wrong with a value; ``what`` may be a predicate or a sentence of its own."""
-    if what.startswith(("must ", "may ", "should ", "needs ")):
-        return f"`{name}` is {seen}, but {what}." if seen else f"`{name}` {what}."
-    if what.startswith(("is ", "has ", "holds ")) and seen.startswith("'"):
-        return f"`{name}` ({seen}) {what}."
-    return f"`{name}`: {what}."
-
-
-def _path_in_file(
-    loc: Sequence[str | int],
-    prefix: document.Path,
-    places: Mapping[document.Path, Place],
-    *,
-    absent: bool,
-) -> document.Path:
-    """The longest way along ``loc`` that stands in the file, by preference to its end: pydantic's
-    locations also name branches of unions, which are no keys. ``absent``: the end is missing."""
-    last = len(loc) - 1
-    best: tuple[bool, int, document.Path] = (False, 0, prefix)
-    for size in range(1, len(loc) + 1):
-        for chosen in itertools.combinations(range(len(loc)), size):
-            path = (*prefix, *(loc[i] for i in chosen))
-            ends = chosen[-1] == last
-            there = path[:-1] in places if absent and ends else path in places
-            if there and (ends, size) > best[:2]:
-                best = (ends, size, path)
-    return best[2]
-
-
-def _explain(
-    kind: str, context: Mapping[str, Any], detail: ErrorDetails, place: Place, path: document.Path
-) -> tuple[str, str, str]:
-    """What is wrong with a value, what to do, what is allowed."""
-    if path == ("credentials",):
-        return (
-            "must be the name of a credential set (letters, digits, - and _)",
-            "Write `credentials: acme`; the secret goes into GOOGLE_CREDENTIALS__ACME or the like.",
-            "a name",
-        )
-    if kind == "string_type":
-        if place.text is not None and not isinstance(detail["input"], dict | list | type(None)):
-            return "must be text", f"Put it in quotes: '{_cut(place.text)}'.", "text"
-        return "must be text", "Write one word or a quoted text.", "text"
-    if kind == "string_too_short":
-        return "must not be empty", "Fill it in.", "text"
-    if kind in ("int_type", "int_parsing", "int_from_float", "float_type", "float_parsing"):
-        return "must be a whole number", "Write digits without quotes.", "a whole number"
-    if kind in ("greater_than_equal", "greater_than"):
-        bound = context.get("ge", context.get("gt"))
-        return f"must be at least {bound}", f"Use {bound} or more.", f">= {bound}"
-    if kind in ("less_than_equal", "less_than"):
-        bound = context.get("le", context.get("lt"))
-        return f"must be at most {bound}", f"Use {bound} or less.", f"<= {bound}"
-    if kind in ("bool_type", "bool_parsing"):
-        return "must be true or false", "Write true or false without quotes.", "true, false"
-    if kind in ("list_type", "tuple_type", "set_type", "frozen_set_type"):
-        return "must be a list", "Write it as [a, b].", "a list"
-    if kind == "too_short" and isinstance(detail["input"], list):
-        return "must not be empty", "Fill it, or leave the key out.", "at least one"
-    if kind in ("dict_type", "model_type", "model_attributes_type", "mapping_type"):
-        if path == ("schedule",):
-            return "must be a mapping", _SCHEDULE_HELP, "a mapping"
-        return "must be a mapping", "Write `key: value` pairs below it.", "a mapping"
-    if kind == "union_tag_not_found":
-        return "needs a `type`", _SCHEDULE_HELP, "interval, cron, manual"
-    if kind == "union_tag_invalid":
-        expected = str(context.get("expected_tags", "")).replace("'", "")
-        tag = context.get("tag")
-        close = difflib.get_close_matches(str(tag), expected.split(", "), n=1)
-        hint = f"Did you mean '{close[0]}'? " if close else ""
-        return f"must be one of {expected}", f"{hint}{_SCHEDULE_HELP}", expected
-    if kind in ("literal_error", "enum"):
-        expected = str(context.get("expected", ""))
-        return f"must be {expected}", "Use one of these.", expected
-    if kind == "cron":
-        return (
-            f"is not a usable cron expression: {context.get('why')}",
-            'Five fields, UTC, for example "0 6 * * *" for every day at 6:00.',
-            "minute hour day-of-month month day-of-week",
-        )
-    if kind == "id":
-        suggestion = context.get("suggestion")
-        remedy = f"Write `id: {suggestion}`." if suggestion else "Write for example `id: tower_42`."
-        return detail["msg"], remedy, "a-z, 0-9, single underscores"
-    if kind in ("day", "date_parsing", "date_from_datetime_parsing", "date_type"):
-        return "must be a date", "Write it like 2026-01-31.", "YYYY-MM-DD"
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = redact(message.rstrip("."))
-    return re.sub(r"^(String|Input|Value|Tuple|List) should ", "should ", message), "", ""
-
-
-_SCHEDULE_HELP = (
-    'Write {type: interval, interval_minutes: 5}, {type: cron, cron: "0 6 * * *"} '
-    "or {type: manual}."
-)
-
-
-def _unknown(parent: str, key: str, allowed: Sequence[str]) -> tuple[str, str]:
-    """Message and remedy for a key nobody knows; the value is never repeated."""
-    where = f" in `{parent}`" if parent else ""
-    shown = _cut(redact(key))
-    close = difflib.get_close_matches(key.lower(), allowed, n=1)
-    if close:
-        remedy = f"Did you mean `{close[0]}`?"
-    elif _SECRET_KEY.search(key):
-        remedy = "Secrets belong in the environment: name a set with `credentials:`."
-    else:
-        remedy = f"Allowed keys: {', '.join(allowed)}." if allowed else "No keys are allowed here."
-    return f"unknown key `{shown}`{where}.", remedy
-
-
-def _allowed_keys(model: type[BaseModel], path: document.Path, data: Json) -> list[str]:
-    """The keys a model allows at ``path`` below it."""
-    if model is Entry and path == ("schedule",):
-        kind = data["schedule"].get("type", "interval")
-        extra = {"interval": ["interval_minutes"], "cron": ["cron"]}.get(kind, [])
-        return ["type", *extra]
-    for part in path:
-        info = model.model_fields.get(str(part))
-        inner = info.annotation if info else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _show(path: document.Path, value: object, place: Place) -> str:
-    """A value for a message: as written, short, and not at all where a secret could stand."""
-    if path == ("credentials",) or any(_SECRET_KEY.search(str(p)) for p in path):
-        return ""
-    if value is None:
-        return "empty"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = place.text if place.text is not None else str(value)
-    shown = _cut(redact(text))
-    return f"'{shown}'" if isinstance(value, str) else shown
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _kind(node: Node) -> str:
@@ -805,17 +663,13 @@ def _kind(node: Node) -> str:
     )
 
 
-def _dotted(path: document.Path) -> str:
-    return ".".join(str(p) for p in path)
-
-
 def _label(data: Mapping[str, Json]) -> str | None:
     """What messages call an entry: its id, or what its id would be, or its name."""
     given, name = data.get("id"), data.get("name")
     if isinstance(given, str) and given.strip():
-        return _cut(redact(given))
+        return wording.cut(redact(given))
     if isinstance(name, str) and name.strip():
-        return slug(name) or _cut(redact(name))
+        return slug(name) or wording.cut(redact(name))
     return None
 
 

@@ -13,8 +13,9 @@ from file_connector.endpoints.loader import Problem
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import FileConnectorError, one_line
 from file_connector.models import Mode
+from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.guards import Unopened
-from file_connector.orchestration.io_manager import ChangeSet, told_to_dagster
+from file_connector.orchestration.io_manager import ChangeSet
 from file_connector.orchestration.resources import resource_key
 
 FIRST_DAY = date(2026, 1, 1)

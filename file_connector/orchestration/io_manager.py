@@ -1,22 +1,21 @@
 """The IO manager ``supabase_io_manager``: drains what an asset found into the store, batch by
-batch, and tells Dagster how it went. Here, and only here, our errors become Dagster's."""
+batch, and tells Dagster how it went."""
 
-import json
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from json import dumps
 from typing import Any, NoReturn
 
 import dagster as dg
 
 from file_connector.connectors.base import Connector
-from file_connector.deployment import redacted_traceback
 from file_connector.destination.base import Store
-from file_connector.errors import BusyError, FileConnectorError, one_line, redact
+from file_connector.errors import BusyError, one_line, redact
 from file_connector.models import Identity, Json, Mode, Outcome, RunCounts, RunReport
+from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.resources import SupabaseResource
 from file_connector.sync.run import SyncRun
 
@@ -71,40 +70,6 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
         )
 
 
-@contextmanager
-def told_to_dagster() -> Iterator[None]:
-    """Turns our errors into dg.Failure with what was seen and what to do, and any other error into
-    one with a redacted traceback; neither carries the original, which may quote a secret."""
-    try:
-        yield
-    except dg.Failure:
-        raise
-    except FileConnectorError as error:
-        failure = _failure(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, its text must be redacted first
-        failure = dg.Failure(
-            f"{type(error).__name__}: {one_line(redact(error))}. This is a mistake of File"
-            " Connector; please report it with the traceback below.",
-            metadata={"traceback": dg.MetadataValue.md(_code_block(error))},
-            allow_retries=False,
-        )
-    else:
-        return
-    raise failure from None
-
-
-def _failure(error: FileConnectorError) -> dg.Failure:
-    return dg.Failure(
-        redact(error),
-        metadata={
-            "error": type(error).__name__,
-            "seen": one_line(redact(error.message)),
-            "remedy": error.remedy or "None needed: the next run tries again.",
-        },
-        allow_retries=False,
-    )
-
-
 def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunReport:
     """One run, begun as soon as the endpoint is free."""
     give_up = time.monotonic() + BUSY_PATIENCE_SECONDS
@@ -115,7 +80,7 @@ def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunRe
             store,
             changes.mode,
             window=changes.window,
-            run_id=context.run_id,
+            run_id=f"{context.run_id}:{changes.identity.endpoint_id}",
             on_commit=_Progress(context),
         )
         try:
@@ -170,7 +135,13 @@ def _metadata(report: RunReport, store: Store, seconds: float) -> dict[str, Any]
 
 
 def _cursor(cursor: Json) -> str:
-    return "none" if cursor is None else _short(redact(json.dumps(cursor, sort_keys=True)), 200)
+    """A cursor in words: a position, not a secret, though providers like to call it a token."""
+    if isinstance(cursor, dict):
+        told = {k: v for k, v in sorted(cursor.items()) if v is not None}
+        text = ", ".join(f"{k} {v if isinstance(v, str) else dumps(v)}" for k, v in told.items())
+    else:
+        text = "none" if cursor is None else dumps(cursor)
+    return _short(redact(text), 200)
 
 
 def _record(row: Mapping[str, Json]) -> dg.TableRecord:
@@ -206,8 +177,3 @@ def escaped(text: str) -> str:
 def quoted_link(link: str) -> str:
     """``link`` for use in markdown if it is plain http(s), else nothing."""
     return link if re.fullmatch(r"https?://[^\s()<>\[\]\"'`|\\]+", link) else ""
-
-
-def _code_block(error: BaseException) -> str:
-    text = redacted_traceback(type(error), error, error.__traceback__)
-    return "```\n" + text[-4000:].replace("```", "'''") + "\n```"

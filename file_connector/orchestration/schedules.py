@@ -27,6 +27,7 @@ from file_connector.orchestration.factory import (
     FIRST_DAY,
     MODE_TAG,
 )
+from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.guards import Hurried, Unopened
 from file_connector.orchestration.resources import resource_key
 from file_connector.sync.plan import decide
@@ -70,10 +71,11 @@ def build_schedule(
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if not endpoint.enabled:
             return dg.SkipReason(f"switched off in the endpoints file, line {endpoint.line}")
-        store: Store = context.resources.supabase.store()
-        connectors = getattr(context.resources, connector_key)
-        mirror.once(store)
-        return evaluate(endpoint, store, connectors.hasty_connector, context.instance, now())
+        with told_to_dagster():
+            store: Store = context.resources.supabase.store()
+            connectors = getattr(context.resources, connector_key)
+            mirror.once(store)
+            return evaluate(endpoint, store, connectors.hasty_connector, context.instance, now())
 
     return dg.ScheduleDefinition(
         name=f"{endpoint.id}_schedule",

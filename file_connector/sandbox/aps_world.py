@@ -345,7 +345,7 @@ class ApsWorld(World):
         user: str = USER,
     ) -> str:
         """A new version of a file; returns the version's id."""
-        it = self._item(item)
+        it = self._living(item)
         now = self.clock.tick()
         tip = it.tip
         changed = moment(modified, now)
@@ -371,7 +371,7 @@ class ApsWorld(World):
     @locked
     def process(self, item: str, seconds: float = 5) -> None:
         """Processing touches a file: its times rise, without a new version."""
-        it = self._item(item)
+        it = self._living(item)
         now = self.clock.advance(seconds) if not self.clock.live else self.clock.now()
         it.modified = it.tip.modified = now
         it.tip.state = "PROCESSING_COMPLETE"
@@ -389,7 +389,7 @@ class ApsWorld(World):
             self._sorted.pop(folder.parent or "", None)
             self._bubble(id, now)
             return
-        it = self._item(id)
+        it = self._living(id)
         it.tip.name = name
         if touch:
             it.modified = it.tip.modified = now
@@ -427,9 +427,7 @@ class ApsWorld(World):
             folder.hidden, folder.modified = True, now
             self._bubble(id, now)
             return
-        it = self._item(id)
-        if it.hidden:
-            raise SandboxError(f"{it.name!r} is deleted already")
+        it = self._living(id)
         it.versions.append(
             Version(
                 it.tip.number + 1,
@@ -457,6 +455,8 @@ class ApsWorld(World):
             self._bubble(id, now)
             return
         it = self._item(id)
+        if not it.hidden:
+            raise SandboxError(f"{it.name!r} is not deleted")
         good = next(v for v in reversed(it.versions) if not v.deleted)
         it.versions.append(replace(good, number=it.tip.number + 1, created=now, modified=now))
         it.hidden, it.modified = False, now
@@ -643,6 +643,12 @@ class ApsWorld(World):
         if id not in self.items:
             raise SandboxError(f"no item {id!r}")
         return self.items[id]
+
+    def _living(self, id: str) -> ApsItem:
+        item = self._item(id)
+        if item.hidden:
+            raise SandboxError(f"{item.name!r} is deleted: restore it first")
+        return item
 
     def _chain(self, folder: str) -> Iterator[str]:
         """The folder and all above it."""

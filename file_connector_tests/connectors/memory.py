@@ -224,9 +224,7 @@ class Sync:
             self.pass_no += 1
         listed: Json = None
         for batch in self.connector.sweep(self.memory, self.progress, self.pass_no):
-            self._store(batch, told, mark=self.pass_no)
-            if batch.sweep is not None:
-                self.progress = batch.sweep
+            self._store(batch, told, mark=self.pass_no, progress=batch.sweep)
             if batch.done:
                 listed = batch.cursor
                 break
@@ -244,14 +242,23 @@ class Sync:
         told.blind.clear()
         mark = self.pass_no if self.progress is not None else None
         for batch in self.connector.changes(self.cursor, self.memory):
-            self._store(batch, told, mark=mark)
-            if batch.cursor is not None:
-                self.cursor = batch.cursor
+            self._store(batch, told, mark=mark, cursor=batch.cursor)
 
-    def _store(self, batch: Batch, told: Told, mark: int | None = None) -> None:
+    def _store(
+        self,
+        batch: Batch,
+        told: Told,
+        *,
+        mark: int | None = None,
+        progress: Json | None = None,
+        cursor: Json | None = None,
+    ) -> None:
+        """One transaction: rows, tree, and how far we are."""
         if self.on_batch is not None:
             self.on_batch(batch)
         told.writes += self.memory.apply(batch, mark)
+        self.progress = self.progress if progress is None else progress
+        self.cursor = self.cursor if cursor is None else cursor
         told.batches += 1
         told.blind.extend(batch.blind)
         told.notes.extend(batch.notes)

@@ -456,8 +456,10 @@ def test_a_moved_folder_keeps_its_files(site: Site, forth: bool) -> None:
     gone: list[object] = []
     sync.on_batch = lambda batch: gone.extend([*batch.gone, *batch.folders_gone])
     aps.move(wing, site.models if forth else site.plans)
+    since = site.sandbox.log.mark()
     told = sync.tick()
     assert gone == []
+    assert site.calls(since, "aps.folder") == 0, "the other listing tells"
     assert told.writes == 0
     assert sync.memory.path(items[0]) == f"/{'Models' if forth else 'Plans'}/Wing/Inner/0.pdf"
 
@@ -484,6 +486,34 @@ def test_a_folder_move_seen_only_where_it_left(site: Site, synced: Sync) -> None
     assert rows(synced.memory) == site.truth()
     assert synced.memory.tree[site.room].parent_id == site.models
     assert not synced.memory.gone
+
+
+@pytest.mark.parametrize("way", ["fast", "sweep"])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_what_was_moved_out_of_a_deleted_folder_lives_on(
+    site: Site, way: str, swapped: bool
+) -> None:
+    aps = site.sandbox.aps
+    doomed = aps.add_folder("Doomed", site.models if swapped else site.plans)
+    inner = aps.add_folder("Inner", doomed)
+    saved = [aps.add_item("saved.pdf", doomed), aps.add_item("inner.pdf", inner)]
+    lost = aps.add_item("lost.pdf", doomed)
+    sync = site.sync()
+    sync.tick()
+    tombstones: set[str] = set()
+    sync.after_batch = lambda batch: tombstones.update(sync.memory.gone)
+    target = site.plans if swapped else site.models
+    aps.move(saved[0], target)
+    aps.move(inner, target)
+    aps.delete(doomed)
+    if way == "fast":
+        sync.tick()
+    else:
+        sync.cursor = None
+        sync.tick()
+    assert tombstones == {lost}
+    assert rows(sync.memory) == site.truth()
+    assert doomed not in sync.memory.tree
 
 
 # -- deleted ---------------------------------------------------------------------------------------
@@ -595,6 +625,25 @@ def test_after_a_sweep_the_fast_way_is_cheap_again(site: Site, synced: Sync) -> 
     since = site.sandbox.log.mark()
     assert not synced.connector.probe(synced.cursor, synced.memory).changed
     assert site.calls(since) == 1
+
+
+def test_a_folder_the_fast_way_removed_during_a_sweep_stays_away(site: Site, synced: Sync) -> None:
+    other = site.connector()
+    early = [True]
+
+    def interrupt(batch: Batch) -> None:
+        if batch.sweep is not None and early:
+            early.clear()
+            site.sandbox.aps.delete(site.models)
+            for news in other.changes(synced.cursor, synced.memory):
+                synced.memory.apply(news, 2)
+            assert site.models not in synced.memory.tree
+
+    synced.after_batch = interrupt
+    synced.connector = site.connector(workers=1)
+    synced.sweep()
+    assert site.models not in synced.memory.tree
+    assert rows(synced.memory) == site.truth()
 
 
 @pytest.mark.parametrize("workers", [1, 4])

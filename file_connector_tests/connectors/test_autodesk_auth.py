@@ -254,13 +254,13 @@ def test_s34_twenty_endpoints_wake_together_and_refresh_once(site: Site, vault: 
     seed = site.sandbox.aps_credentials("three_legged")
     connectors = [three_legged(site, vault, seed) for _ in range(20)]
     together = threading.Barrier(20)
-    failures: list[BaseException] = []
+    failures: list[FileConnectorError] = []
 
     def wake(connector: AutodeskConnector) -> None:
         together.wait()
         try:
             connector.check()
-        except BaseException as error:
+        except FileConnectorError as error:
             failures.append(error)
 
     for _ in range(2):

@@ -26,6 +26,7 @@ class Reader:
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
+        store.state("any")  # tables are made on first use
         self.last = 0
         self.seen: dict[tuple[str, str], int] = {}
 

@@ -122,11 +122,12 @@ def test_anchors_aliases_and_merge_keys(tmp_path: Path) -> None:
             name: B
             user_id: other
           - {name: C, endpoint_type: fake, project_id: p, user_id: u, endpoint_details: *details}
+          - <<: [{name: D, user_id: merged first}, *first]
         """,
     )
     assert not catalog.problems
     assert [(e.id, e.user_id) for e in catalog.endpoints] == [
-        ("a", "u"), ("b", "other"), ("c", "u"),
+        ("a", "u"), ("b", "other"), ("c", "u"), ("d", "merged first"),
     ]  # fmt: skip
 
 

@@ -208,10 +208,15 @@ def test_s14_a_flaky_listing_drops_rows(sandbox: Sandbox, drive: Drive, root: st
 
 def test_s15_multi_parent_queries_wrongly_empty(sandbox: Sandbox, drive: Drive, root: str) -> None:
     sub = sandbox.drive.add_folder("sub", root)
-    sandbox.faults.add(faults.empty_multi_parent(), kind=LIST, times=None)
+    everywhere = sandbox.faults.add(faults.empty_multi_parent(), times=None)
     both = f"('{root}' in parents or '{sub}' in parents)"
     assert drive.page(both, fields="files(id)")["files"] == []
     assert len(drive.page(f"'{root}' in parents")["files"]) == 31
+    assert everywhere.hits == 1
+    sandbox.faults.remove(everywhere)
+    inside = sandbox.drive.add_file("inside", sub)
+    sandbox.faults.add(faults.empty_multi_parent([root]))
+    assert [file["id"] for file in drive.page(both)["files"]] == [inside]
 
 
 def test_s13_incomplete_search(sandbox: Sandbox, drive: Drive, root: str) -> None:
@@ -230,7 +235,7 @@ def test_s23_empty_world_and_empty_page(sandbox: Sandbox, drive: Drive, root: st
 
 
 def test_s19_a_list_page_token_rejected(sandbox: Sandbox, drive: Drive, root: str) -> None:
-    rule = sandbox.faults.add(faults.reject_page_token(), path="pageToken=", nth=2)
+    rule = sandbox.faults.add(faults.reject_page_token(), kind=LIST, nth=2)
     with pytest.raises(HttpError) as error:
         drive.walk(f"'{root}' in parents", pageSize=5)
     assert error.value.error_details[0]["location"] == "pageToken"

@@ -240,7 +240,7 @@ class ServiceAccount(TokenSource):
                 "form.",
                 remedy="Paste the service account's private key unchanged, BEGIN and END lines "
                 "included.",
-            ) from None
+            )
         return key.sign(message, padding.PKCS1v15(), hashes.SHA256())
 
     def _refused_grant(self, seen: str) -> FileConnectorError:
@@ -301,7 +301,7 @@ class ThreeLegged(TokenSource):
             if ready is not None and self._usable(ready, refused):
                 return ready
             spent = str(held["refresh_token"])
-            form = {"grant_type": "refresh_token", "refresh_token": spent, "scope": SCOPE}
+            form = {"grant_type": "refresh_token", "refresh_token": spent}
             document = self._post(form)
             token = self._token(document)
             successor = document.get("refresh_token")

@@ -69,7 +69,10 @@ class Descent:
         self._files: dict[str, tuple[KnownFile, Node]] = {}
         """Held files that their folder's listing did not show."""
         self._folders: dict[str, Node | None] = {}
-        """Known folders that their parent's listing did not show; None below lost start folders."""
+        """Known folders that their parent's listing did not show; None for lost start folders."""
+        self._dead: dict[str, Node] = {}
+        """Known folders that a listing shows as deleted. They go last: what was moved out of them
+        before must not be taken along."""
         self.blind = False
         self.paged = False
         self.doubtful = False
@@ -91,10 +94,12 @@ class Descent:
                 self.blind = self.blind or bool(batch.blind)
                 yield batch
             if not self._files and not self._folders:
-                return
+                break
             for batch in self._questions(all_roots):
                 self.blind = self.blind or bool(batch.blind)
                 yield batch
+        if self._dead:
+            yield self._bury()
 
     def _queue(self, nodes: Sequence[Node]) -> None:
         self._queued.update(node.id for node in nodes)
@@ -111,9 +116,9 @@ class Descent:
 
     def _page(self, node: Node, page: Page) -> Batch:
         node.pages += 1
-        if page.first:
+        if page.first and node.above is None:
             self._tree.amend(node, without_rollup(self._tree.state(node.id)))
-        deleted = self._subfolders(node, page.folders)
+        self._subfolders(node, page.folders)
         records, gone = self._items(node, page.items)
         blind: list[Blind] = []
         if page.last:
@@ -129,31 +134,31 @@ class Descent:
             records=records,
             gone=gone,
             folders=self._tree.take(),
-            folders_gone=[FolderGone(i, GoneReason.DELETED) for i in deleted],
             blind=blind,
         )
 
-    def _subfolders(self, node: Node, entries: Sequence[FolderEntry]) -> list[str]:
-        """Draft and queue what the listing shows; ids of known folders it shows as deleted."""
-        deleted, below = [], []
+    def _subfolders(self, node: Node, entries: Sequence[FolderEntry]) -> None:
+        """Draft and queue what the listing shows."""
+        below = []
         for entry in entries:
             node.shown.add(entry.id)
             held = self._tree.folder(entry.id)
             if entry.hidden:
-                if held is not None:
-                    deleted.append(entry.id)
                 self._answered(entry.id)
+                if held is not None:
+                    self._dead[entry.id] = node
+                    node.waits_for += 1
                 continue
             state = dict(held.state) if held else {}
-            self._tree.place(entry.id, node.id, entry.name, state)
             if changed(entry, state):
+                state = without_rollup(state)
                 if entry.id in self._queued:
                     node.clean = False
                 else:
                     below.append(self._below(node, entry))
+            self._tree.place(entry.id, node.id, entry.name, state)
             self._answered(entry.id)
         self._queue(below)
-        return deleted
 
     def _below(self, node: Node, entry: FolderEntry) -> Node:
         node.waits_for += 1
@@ -207,6 +212,8 @@ class Descent:
         node: Node | None
         if identifier in self._files:
             _, node = self._files.pop(identifier)
+        elif identifier in self._dead:
+            node = self._dead.pop(identifier)
         else:
             node = self._folders.pop(identifier, None)
             if node is not None and node.id == identifier:
@@ -267,12 +274,14 @@ class Descent:
     def _found_again(self, node: Node | None, found: FolderEntry) -> None:
         """A folder that is in scope after all: moved where no listing looked, or skipped."""
         state = self._tree.state(found.id)
+        looks = changed(found, state)
+        state = without_rollup(state) if looks else state
         self._tree.place(found.id, found.parent_id, found.name, state)
         if node is None:
             return
         if found.parent_id == node.id:
             node.clean, self.doubtful = False, True
-        if changed(found, state) and found.id not in self._queued:
+        if looks and found.id not in self._queued:
             self._queue([self._below(node, found)])
         self._release(node)
 
@@ -289,6 +298,15 @@ class Descent:
                     node.clean, self.doubtful = False, True
             self._release(node)
         return Batch(records=records, gone=gone, folders=self._tree.take())
+
+    def _bury(self) -> Batch:
+        dead, self._dead = self._dead, {}
+        for node in dead.values():
+            self._release(node)
+        return Batch(
+            folders=self._tree.take(),
+            folders_gone=[FolderGone(folder_id, GoneReason.DELETED) for folder_id in dead],
+        )
 
     def _too_many(self, vanished: int) -> Batch:
         held = self._known.live_count()

@@ -4,6 +4,7 @@ published schema (empty names, missing tips, absent sizes).
 
 from __future__ import annotations
 
+import math
 import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -206,6 +207,6 @@ def _text(value: Json) -> str | None:
 def _whole(value: Json) -> int | None:
     if isinstance(value, str) and value.isdigit():
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value)

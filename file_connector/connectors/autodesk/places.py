@@ -4,6 +4,7 @@ out of scope, or simply skipped. Nothing is called gone without such a look.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -53,10 +54,11 @@ class Places:
                 yield folder_id, GoneReason.DELETED
             elif folder_id in self._roots:
                 yield folder_id, found
-            elif found.parent_id is None:
-                yield folder_id, GoneReason.OUT_OF_SCOPE
             else:
-                yield folder_id, self.outcome(found.parent_id) or found
+                held = self._known.folder(folder_id)
+                parent_id = found.parent_id or (held.parent_id if held else None)
+                reason = self.outcome(parent_id) if parent_id else GoneReason.OUT_OF_SCOPE
+                yield folder_id, reason or dataclasses.replace(found, parent_id=parent_id)
 
     def files(
         self, files: Sequence[KnownFile]

@@ -60,6 +60,8 @@ class Sweep:
         self._tree = Tree(known)
         self._todo: list[Node] = []
         self._queued: set[str] = set()
+        self._dead: set[str] = set()
+        """Known folders shown as deleted; they go last, after all moves out of them were seen."""
 
     def begin(self, roots: Sequence[FolderEntry], start: Json) -> Batch:
         """Queue the start folders; the batch that opens the sweep.
@@ -87,18 +89,23 @@ class Sweep:
                 yield self._page(node, page)
             else:
                 yield self._refused(node, page)
+        if self._dead:
+            dead = [FolderGone(i, GoneReason.DELETED) for i in sorted(self._dead)]
+            yield Batch(folders_gone=dead)
         yield from self._keep_rollups()
 
     # -- listings --------------------------------------------------------------------------------
 
     def _page(self, node: Node, page: Page) -> Batch:
-        deleted = []
+        if self._tree.folder(node.id) is None:
+            return Batch(folders=self._tree.take())  # the fast way removed it meanwhile
         for entry in page.folders:
             held = self._tree.folder(entry.id)
             if not entry.hidden:
+                self._dead.discard(entry.id)
                 self._see(entry, node.id, held.state if held else {})
             elif held is not None:
-                deleted.append(FolderGone(entry.id, GoneReason.DELETED))
+                self._dead.add(entry.id)
         records: list[FileRecord] = []
         unwanted: dict[str, GoneReason] = {}
         for item in page.items:
@@ -114,7 +121,6 @@ class Sweep:
             records=records,
             gone=gone_if_held(self._known, unwanted),
             folders=self._tree.take(),
-            folders_gone=deleted,
         )
 
     def _see(self, entry: FolderEntry, parent_id: str | None, state: Json) -> None:

@@ -141,7 +141,7 @@ class Transport:
         self.toolbox = toolbox
         self.base_url = base_url.rstrip("/")
         self._client_id = client_id
-        self._secrets = tuple(secrets)
+        self._secrets = set(secrets)
         self._user_id = user_id
         self._retrier = Retrier(toolbox)
         self._local = threading.local()
@@ -229,10 +229,10 @@ class Transport:
     ) -> Answer:
         if self.tokens is None:
             raise BugError("a request before the transport was given its tokens")
-        token = self.tokens.current()
+        token = self._guarded(self.tokens.current())
         answer = self._send("GET", url, budget, what, params=params, token=token)
         if answer.status == 401:
-            token = self.tokens.renew(token)
+            token = self._guarded(self.tokens.renew(token))
             answer = self._send("GET", url, budget, what, params=params, token=token)
         if answer.status == 401:
             raise ReconnectError(
@@ -241,6 +241,12 @@ class Transport:
                 "aps.autodesk.com/myapps, then connect the account again.",
             )
         return answer
+
+    def _guarded(self, token: str) -> str:
+        """The token, from now on kept out of messages."""
+        with self._lock:
+            self._secrets = {*self._secrets, token}
+        return token
 
     def _send(
         self,

@@ -52,10 +52,16 @@ class Tree:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._draft: dict[str, Folder] = {}
+        self._held: dict[str, Folder | None] = {}
 
     def folder(self, folder_id: str) -> Folder | None:
         """As drafted, else as known."""
-        return self._draft.get(folder_id) or self._known.folder(folder_id)
+        return self._draft.get(folder_id) or self._known_folder(folder_id)
+
+    def _known_folder(self, folder_id: str) -> Folder | None:
+        if folder_id not in self._held:
+            self._held[folder_id] = self._known.folder(folder_id)
+        return self._held[folder_id]
 
     def state(self, folder_id: str) -> dict[str, Json]:
         folder = self.folder(folder_id)
@@ -91,7 +97,9 @@ class Tree:
     def take(self) -> list[Folder]:
         """What was drafted and differs from what is known; the draft is empty afterwards."""
         drafted, self._draft = self._draft, {}
-        return [f for f in drafted.values() if self._known.folder(f.folder_id) != f]
+        changed = [f for f in drafted.values() if self._known_folder(f.folder_id) != f]
+        self._held = {}
+        return changed
 
 
 def with_rollup(state: Mapping[str, Json], rollup: str) -> dict[str, Json]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 from file_connector.errors import ForbiddenError, NotFoundError
@@ -58,7 +58,7 @@ class _Channel(Generic[P]):
 
 def walk(
     todo: list[N], pages: Callable[[N], Iterator[P]], workers: int
-) -> Iterator[tuple[N, P | ForbiddenError | NotFoundError]]:
+) -> Generator[tuple[N, P | ForbiddenError | NotFoundError], None, None]:
     """Every folder's pages, until ``todo`` stays empty.
 
     Args:

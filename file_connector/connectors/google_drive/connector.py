@@ -249,8 +249,9 @@ class GoogleDriveConnector:
     def _sweep_folders(
         self, known: Known, root: Root, progress: Mapping[str, Json], pass_no: int
     ) -> Iterator[Batch]:
-        """Breadth first from the root. The stored tree is the frontier: a folder without this
-        pass's mark waits to be listed."""
+        """Breadth first from the root. The stored tree is the frontier: a folder waits from when
+        this pass met it in its parent until it is marked as listed. A known folder that is not met
+        is not listed: it may have left."""
         base, position = _without_position(progress), progress.get("at")
         bulk_counts = progress.get("phase") != "walk"
 
@@ -272,12 +273,16 @@ class GoogleDriveConnector:
                 self._wanted,
                 pile,
                 mark={"pass": pass_no},
-                waiting={},
+                waiting={"met": pass_no},
                 waits=waits,
                 recursive=self._details.recursive,
             )
             survey.blind, survey.missing = blind, missing
-            frontier = [f.folder_id for f in self._reachable(tree) if waits(f)]
+            frontier = [
+                f.folder_id
+                for f in self._reachable(tree)
+                if waits(f) and (f.parent_id is None or f.state.get("met") == pass_no)
+            ]
             survey.start([f for f in frontier if f not in blind | missing], position)
             while survey.step():
                 if root.id in blind | missing:
@@ -393,6 +398,8 @@ class GoogleDriveConnector:
         for folder in lost[:LOST_FOLDERS]:
             reason, item = self._look_at(folder.folder_id)
             if item is not None and self._belongs(item, placement):
+                state = {**folder.state, "met": pass_no}
+                pile.folders[folder.folder_id] = tree.put(replace(folder, state=state))
                 alive = True
                 continue
             if item is not None:
@@ -416,11 +423,15 @@ class GoogleDriveConnector:
         yield from self._renew(tree, root, renew, known)
         placement = self._placement(root, tree)
         met = {token}
+        root_is_there = False
         while True:
             page = self._client.changes(token, root.drive_id)
             placed = placement.place(page.entries, known)
-            if placed.root:
+            if placed.root or (placed.losses and not root_is_there):
+                # a root that is gone takes everything with it: that is for a person to mend, and
+                # no reason to drop a single row
                 self._check_root(root)
+                root_is_there = True
             token = page.next_token or page.new_start or ""
             batch = Batch(
                 records=placed.records,
@@ -508,7 +519,7 @@ class GoogleDriveConnector:
             tree,
             self._wanted,
             pile,
-            mark={"pass": tree.current_pass, "renew": 1},
+            mark={"pass": tree.current_pass},
             waiting={"walk": 1},
             waits=lambda _: True,
             recursive=True,
@@ -609,7 +620,7 @@ class GoogleDriveConnector:
         root = Root(root_id, None, None)
         tree = Tree(known.folders(), root_id)
         placement = self._placement(root, tree)
-        pile, asked = Pile(), 0
+        pile, asked, root_is_there = Pile(), 0, False
         verdicts: dict[str, bool] = {}
         for file in sorted(missing, key=lambda f: f.parent_id or ""):
             lost = self._topmost_lost(tree, file.parent_id)
@@ -624,6 +635,9 @@ class GoogleDriveConnector:
             if lost is None or not verdicts[lost]:
                 self._resolve_file(file, placement, root, pile)
                 asked += 1
+            if not root_is_there and (pile.gone or pile.folders_gone):
+                self._root_item(self._client)
+                root_is_there = True
             if asked >= LOOK_UPS_PER_BATCH:
                 yield pile.take()
                 asked = 0

@@ -58,6 +58,12 @@ class Placed:
     renew: list[str] = field(default_factory=list)
     root: bool = False
 
+    @property
+    def losses(self) -> bool:
+        """Something is said to be trashed, deleted or hidden."""
+        reasons = [left.reason for left in (*self.gone, *self.folders_gone)]
+        return any(reason is not GoneReason.OUT_OF_SCOPE for reason in reasons)
+
 
 class Placement:
     """Decides, for one run, where changed things belong.

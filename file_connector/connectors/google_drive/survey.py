@@ -67,7 +67,7 @@ class Survey:
     Args:
         tree: changed in step with what goes into the pile.
         mark: state of a folder that was listed to its end.
-        waiting: state of a folder that was found and is not listed yet.
+        waiting: state of a folder that was met and is not listed yet.
         waits: whether a known folder, met again, has to be listed.
         compare: also remember, folder by folder, what was met.
         recursive: False lists only what it was given, and keeps no folders.
@@ -169,8 +169,9 @@ class Survey:
             held = replace(held, parent_id=parent_id, name=name)
             self._pile.folders[folder_id] = self._tree.put(held)
         if self._waits(held):
-            # only now, as what lies in it is going to be seen, too
-            self._tree.put(replace(held, state={**held.state, **version}))
+            # its version only now, as what lies in it is going to be seen, too
+            held = replace(held, state={**held.state, **self._waiting, **version})
+            self._pile.folders[folder_id] = self._tree.put(held)
             self._walk.add(folder_id)
 
     def _set_state(self, folder_id: str, state: Mapping[str, Json]) -> Folder | None:

@@ -1,10 +1,15 @@
 """The known folders of one endpoint, as an iterator works with them: read once, kept in step.
 
-A folder's ``state``: ``pass`` is the number of the pass in which it was listed to its end; ``bulk``
-says that this was one listing of a whole shared drive; ``walk`` asks for it to be listed; ``blind``
-tells why it could not be; ``renew`` asks to compare everything below with what is there; ``v`` is the
-folder's own version when it was last looked at; ``outside`` remembers that a folder we met as
-somebody's parent does not belong to the endpoint.
+What a folder's ``state`` says:
+
+- ``met``: number of the pass that found it in its parent and has yet to list it
+- ``pass``: number of the pass that listed it to its end
+- ``bulk``: that was one listing of a whole shared drive
+- ``walk``: the next reading of the feed has to list it
+- ``blind``: why it could not be listed
+- ``renew``: everything below is to be compared with what we hold
+- ``v``: its own version when it was last looked at
+- ``outside``: met as somebody's parent, but no part of the endpoint
 """
 
 from __future__ import annotations
@@ -111,6 +116,6 @@ class Tree:
 
 
 def with_state(folder: Folder, state: Mapping[str, Json]) -> Folder:
-    """The folder with another state; its version stays."""
-    kept = {"v": folder.state["v"]} if "v" in folder.state else {}
+    """The folder with another state; its version, and a wish to be renewed, stay."""
+    kept = {key: folder.state[key] for key in ("v", "renew") if key in folder.state}
     return replace(folder, state={**kept, **state})

@@ -1,0 +1,499 @@
+"""What the database does to us: refusals, cut connections, deadlocks, full disks. Each is told with
+its remedy, none with a password, and a failed transaction leaves nothing behind."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, make_url
+
+from file_connector.destination.base import Store
+from file_connector.destination.open import open_store
+from file_connector.destination.postgres import PostgresStore
+from file_connector.destination.sqlite import SqliteStore
+from file_connector.errors import (
+    BugError,
+    BusyError,
+    ConfigurationError,
+    FileConnectorError,
+    TransientError,
+)
+from file_connector.models import Folder, Gone, GoneReason, Mode, Outcome
+from file_connector_tests.builders import NOON, a_file, an_identity
+from file_connector_tests.destination.helpers import Writer, folders
+from file_connector_tests.destination.proxy import CuttingProxy
+from file_connector_tests.postgres import PASSWORD, PostgresServer, same_server
+
+
+@contextmanager
+def opened(url: str, **options: object) -> Iterator[PostgresStore]:
+    store = PostgresStore(url, **options)  # type: ignore[arg-type]
+    yield store
+    store.close()
+
+
+def told(work: Callable[[], object]) -> FileConnectorError:
+    """What ``work`` raises; nothing about it may show the password or the URL."""
+    with pytest.raises(FileConnectorError) as caught:
+        work()
+    text = "".join(traceback.format_exception(caught.value))
+    assert PASSWORD not in text
+    assert "hunter2" not in text
+    assert "://" not in str(caught.value).replace("postgresql://user:password@host", "")
+    return caught.value
+
+
+# -- getting in ------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"password": "hunter2%2"}, ConfigurationError, "refuses the password"),
+        ({"database": "nowhere"}, ConfigurationError, "named in the URL does not exist"),
+        ({"host": "nosuch.invalid"}, ConfigurationError, "host in the URL is unknown"),
+        ({"port": 0}, TransientError, "refuses connections"),
+        ({"query": {"sslmode": "require"}}, ConfigurationError, "does not speak TLS"),
+        ({"query": {"sslmode": "maybe"}}, ConfigurationError, "sslmode that Postgres does not"),
+        ({"query": {"ssl": "1"}}, ConfigurationError, "option that Postgres does not know"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_each_way_of_not_getting_in_is_told_apart(
+    postgres_url: str,
+    change: dict[str, object],
+    kind: type[FileConnectorError],
+    words: str,
+) -> None:
+    if change == {"port": 0}:
+        change = {"port": free_port()}
+    with opened(same_server(postgres_url, **change)) as store:
+        error = told(lambda: store.state("plans"))
+        assert type(error) is kind
+        assert words in str(error)
+        assert "SUPABASE_DB_URL" in str(error)
+
+
+def test_a_database_that_does_not_answer_is_given_up_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = f"postgresql://postgres:hunter2@127.0.0.1:{port}/x?connect_timeout=2"
+        with opened(url) as store:
+            error = told(lambda: store.state("plans"))
+    assert isinstance(error, TransientError)
+    assert "did not answer in time" in str(error)
+
+
+@pytest.mark.parametrize(
+    "url", ["hunter2", "mysql://a:hunter2@b/c", "https://x.supabase.co", "a:b@c:hunter2/"]
+)
+def test_what_is_no_postgres_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="SUPABASE_DB_URL") as caught:
+        open_store(url, Path())
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+psycopg"]
+)
+def test_every_spelling_of_a_url_works(postgres_url: str, scheme: str) -> None:
+    """As copied from Supabase's page for other tools, options included."""
+    url = same_server(
+        postgres_url,
+        drivername=scheme,
+        query={"sslmode": "prefer", "pgbouncer": "true", "connection_limit": "1"},
+    )
+    store = open_store(url, Path())
+    assert store.state("plans").version == 0
+    assert make_url(url).password == PASSWORD
+    store.close()
+
+
+def test_a_password_may_hold_any_character(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    password = "p%40 /:@?#[]&=+ü%"
+    postgres_server.execute(f"create role odd login superuser password '{password}'")
+    try:
+        with opened(same_server(postgres_url, username="odd", password=password)) as store:
+            assert store.state("plans").version == 0
+    finally:
+        postgres_server.execute("drop role odd")
+
+
+def test_opening_connects_to_nothing(tmp_path: Path) -> None:
+    """Definitions load without a database."""
+    open_store(f"postgresql://a:b@127.0.0.1:{free_port()}/x", tmp_path).close()
+    open_store(None, tmp_path / "not" / "made").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- what the login may do -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clerk(postgres_server: PostgresServer, postgres_url: str) -> Iterator[str]:
+    """The URL of a login that owns nothing."""
+    database = make_url(postgres_url).database
+    postgres_server.execute(f"create role clerk login password '{PASSWORD}'")
+    yield same_server(postgres_url, username="clerk")
+    postgres_server.execute("drop owned by clerk", database)
+    postgres_server.execute("drop role clerk")
+
+
+def test_a_missing_grant_is_named(clerk: str) -> None:
+    with opened(clerk) as store:
+        error = told(lambda: store.state("plans"))
+    assert isinstance(error, ConfigurationError)
+    assert "lacks a permission: permission denied for table" in str(error)
+
+
+def test_row_level_security_for_the_login_is_told(
+    postgres_server: PostgresServer, clerk: str
+) -> None:
+    database = make_url(clerk).database
+    postgres_server.execute("grant all on all tables in schema public to clerk", database)
+    with opened(clerk) as store:
+        error = told(lambda: store.state("plans"))
+    assert isinstance(error, ConfigurationError)
+    assert "row-level security hides the tables" in str(error)
+
+
+def test_a_read_only_database_is_told(postgres_server: PostgresServer, postgres_url: str) -> None:
+    database = make_url(postgres_url).database
+    postgres_server.execute(f"alter database {database} set default_transaction_read_only = on")
+    with opened(postgres_url) as store:
+        assert store.state("plans").version == 0
+        error = told(lambda: Writer(store))
+    assert isinstance(error, ConfigurationError)
+    assert "read-only" in str(error)
+
+
+def test_a_database_without_tables_is_told(empty_postgres_url: str) -> None:
+    with opened(empty_postgres_url) as store:
+        error = told(lambda: store.state("plans"))
+        assert isinstance(error, ConfigurationError)
+        assert "file-connector migrate" in str(error)
+        store.migrate()
+        assert store.state("plans").version == 0
+
+
+# -- in the middle of a commit ---------------------------------------------------------------------
+
+
+def state_of_things(server: PostgresServer, url: str) -> list[object]:
+    database = make_url(url).database
+    tables = ("files", "sync_state", "sync_folders", "sync_runs", "change_counter")
+    return [server.execute(f"select * from {t} order by 1, 2", database) for t in tables]
+
+
+def trip(server: PostgresServer, url: str, code: str, times: int = 1_000) -> None:
+    """Let the database fail with SQLSTATE ``code`` the next ``times`` times a file is inserted."""
+    server.execute(
+        f"""
+        create sequence trips;
+        create function trip() returns trigger language plpgsql as $$
+        begin
+            if nextval('trips') <= {times} then
+                raise exception 'tripped' using errcode = '{code}';
+            end if;
+            return new;
+        end $$;
+        create trigger trip before insert on files for each row execute function trip();
+        """,
+        make_url(url).database,
+    )
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+def test_deadlocks_and_serialization_failures_are_repeated(
+    postgres_server: PostgresServer, postgres_url: str, code: str
+) -> None:
+    trip(postgres_server, postgres_url, code, times=3)
+    waits: list[float] = []
+    with opened(postgres_url, sleep=waits.append) as store:
+        result = Writer(store).commit(a_file("f1"), moved={"cursor": "c"})
+        assert (result.inserted, result.state.version) == (1, 1)
+        assert store.runs("plans")[0].counts.inserted == 1
+    assert len(waits) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("40001", TransientError, "could not serialize"),
+        ("40P01", TransientError, "deadlock"),
+        ("53100", ConfigurationError, "disk is full"),
+        ("53200", TransientError, "53200"),
+        ("55P03", TransientError, "holds a lock"),
+        ("57014", TransientError, "took too long"),
+        ("25006", ConfigurationError, "read-only"),
+        ("42501", ConfigurationError, "lacks a permission"),
+        ("23514", BugError, "23514"),
+        ("22P02", BugError, "22P02"),
+    ],
+)
+def test_a_failing_commit_leaves_nothing_behind(
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    code: str,
+    kind: type[FileConnectorError],
+    words: str,
+) -> None:
+    with opened(postgres_url, sleep=lambda _: None) as store:
+        writer = Writer(store)
+        writer.commit(a_file("f0", parent_id="b"), folders=folders("a", "a/b"))
+        before = state_of_things(postgres_server, postgres_url)
+        trip(postgres_server, postgres_url, code)
+        error = told(
+            lambda: writer.commit(
+                a_file("f1", title="a title that is nobody's business"),
+                folders=[Folder("b", "a", "N")],
+                gone=[Gone("f0", GoneReason.DELETED)],
+                moved={"cursor": "c"},
+            )
+        )
+        assert type(error) is kind
+        assert words in str(error)
+        assert "nobody" not in str(error)
+        assert state_of_things(postgres_server, postgres_url) == before
+
+
+def test_a_lock_is_not_waited_for_for_ever(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    with opened(postgres_url, lock_seconds=0.2) as store:
+        writer = Writer(store)
+        with closing(postgres_server.connect(make_url(postgres_url).database)) as other:
+            other.autocommit = False
+            other.cursor().execute("select * from sync_state for update")
+            error = told(lambda: writer.commit(a_file("f1")))
+        assert isinstance(error, TransientError)
+        assert "holds a lock" in str(error)
+        assert writer.commit(a_file("f1")).inserted == 1
+
+
+def test_a_statement_is_not_waited_for_for_ever(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    with opened(postgres_url, statement_seconds=0.2) as store:
+        writer = Writer(store)
+        postgres_server.execute(
+            "create function doze() returns trigger language plpgsql as "
+            "$$ begin perform pg_sleep(20); return new; end $$;"
+            "create trigger doze before insert on files execute function doze()",
+            make_url(postgres_url).database,
+        )
+        error = told(lambda: writer.commit(a_file("f1")))
+    assert isinstance(error, TransientError)
+    assert "took too long" in str(error)
+
+
+def test_s26_nothing_new_does_not_wait_for_the_counter(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """An idle endpoint must not queue behind a busy one."""
+    with opened(postgres_url, lock_seconds=5) as store:
+        writer = Writer(store)
+        writer.commit(a_file("f1"), folders=folders("root"))
+        with closing(postgres_server.connect(make_url(postgres_url).database)) as other:
+            other.autocommit = False
+            other.cursor().execute("select * from change_counter for update")
+            result = writer.commit(
+                a_file("f1"),
+                folders=folders("root", "root/a"),
+                gone=[Gone("zz", GoneReason.DELETED)],
+            )
+    assert result.unchanged == 1
+
+
+def saying(word: bytes, number: int = 1) -> Callable[[bytes], bool]:
+    """Whether this is the ``number``-th time the client says ``word``."""
+    count = 0
+
+    def heard(data: bytes) -> bool:
+        nonlocal count
+        count += word in data
+        return word in data and count == number
+
+    return heard
+
+
+ONE_COMMIT = (
+    b"set local",
+    b"FOR UPDATE",
+    b"sync_leases",
+    b"clock_timestamp",
+    b"change_counter",
+    b"copy files",
+    b"UPDATE sync_state",
+    b"UPDATE sync_runs",
+    b"COMMIT",
+)
+
+
+@pytest.mark.parametrize("cut_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("word", ONE_COMMIT, ids=lambda word: word.decode())
+def test_s17_a_connection_cut_at_any_moment(
+    postgres_url: str, word: bytes, cut_after: bool
+) -> None:
+    """Cut before COMMIT: repeated. Cut after COMMIT was sent: found out, and never stored twice."""
+    with opened(postgres_url) as direct:
+        writer = Writer(direct)
+        with (
+            CuttingProxy(postgres_url, saying(word), cut_after=cut_after) as proxy,
+            opened(proxy.url, sleep=lambda _: None) as store,
+        ):
+            store._ensure_ready()
+            writer.store = store
+            result = writer.commit(a_file("f1"), a_file("f2"), moved={"cursor": "c1"})
+            assert proxy.cuts == 1
+            assert (result.inserted, result.state.version) == (2, 1)
+            assert writer.commit(a_file("f1")).unchanged == 1
+        assert direct.state("plans").cursor == "c1"
+        counts = direct.runs("plans")[0].counts
+        assert (counts.inserted, counts.unchanged) == (2, 1)
+
+
+@pytest.mark.parametrize("cut_after", [False, True], ids=["before", "after"])
+def test_s17_a_cut_commit_of_every_other_kind(postgres_url: str, cut_after: bool) -> None:
+    def through_a_cut(work: Callable[[Store], object]) -> object:
+        with (
+            CuttingProxy(postgres_url, saying(b"COMMIT"), cut_after=cut_after) as proxy,
+            opened(proxy.url, sleep=lambda _: None) as store,
+        ):
+            store._ensure_ready()
+            result = work(store)
+            assert proxy.cuts == 1
+            return result
+
+    identity = an_identity()
+    with opened(postgres_url) as direct:
+        through_a_cut(lambda s: s.begin_run(identity, Mode.SWEEP, "run-1"))
+        with pytest.raises(BusyError):
+            direct.begin_run(identity, Mode.SWEEP, "run-2")
+        writer = Writer(direct, begin=False)
+        writer.commit(a_file("f1"))
+        assert through_a_cut(lambda s: s.restamp(an_identity(user_id="ben"), "run-1")) == 1
+        assert direct.state("plans").version == 2
+        assert through_a_cut(lambda s: s.renew("plans", "run-1")) is True
+        through_a_cut(lambda s: s.finish_run("run-1", Outcome.COMPLETE, "", 1, 0))
+        assert direct.runs("plans")[0].outcome is Outcome.COMPLETE
+        advanced = through_a_cut(lambda s: s.advance(direct.state("plans")))
+        assert advanced == direct.state("plans")
+        through_a_cut(lambda s: s.reset("plans"))
+        assert direct.state("plans").version == 4
+        through_a_cut(lambda s: s.note_success(identity, NOON))
+        through_a_cut(lambda s: s.mirror([]))
+
+
+def test_a_dead_network_ends_as_a_transient_error(postgres_url: str) -> None:
+    with (
+        CuttingProxy(
+            postgres_url, lambda data: b"set local" in data, cut_after=False, times=99
+        ) as proxy,
+        opened(proxy.url, sleep=lambda _: None) as store,
+    ):
+        error = told(lambda: Writer(store))
+    assert isinstance(error, TransientError)
+
+
+def test_an_idle_connection_that_died_is_replaced(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    with opened(postgres_url) as store:
+        writer = Writer(store)
+        name = make_url(postgres_url).database
+        postgres_server.execute(
+            f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+        )
+        assert store.state("plans").version == 0
+        assert writer.commit(a_file("f1")).inserted == 1
+
+
+# -- the SQLite file -------------------------------------------------------------------------------
+
+
+def test_sqlite_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "supabase.db")
+
+    @event.listens_for(store._engine, "connect")
+    def small(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count = 120")
+
+    writer = Writer(store)
+    writer.commit(a_file("f0"))
+    error = told(
+        lambda: writer.commit(
+            *[a_file(f"f{i:04}", title="x" * 500) for i in range(2000)], moved={"cursor": "c"}
+        )
+    )
+    assert isinstance(error, ConfigurationError)
+    assert "full" in str(error)
+    assert store.known("plans").live_count() == 1
+    assert store.state("plans").cursor is None
+    assert writer.commit(a_file("f1")).inserted == 1
+    store.close()
+
+
+def test_sqlite_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "supabase.db").write_bytes(b"not a database, " * 100)
+    store = open_store(None, tmp_path)
+    error = told(lambda: store.state("plans"))
+    assert isinstance(error, ConfigurationError)
+    assert "is not a database" in str(error)
+    store.close()
+
+
+def test_sqlite_a_home_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = open_store(None, tmp_path / "file" / "home")
+    error = told(lambda: store.state("plans"))
+    assert isinstance(error, ConfigurationError)
+    assert "FILE_CONNECTOR_HOME" in str(error)
+    (tmp_path / "supabase.db").mkdir()
+    store = open_store(None, tmp_path)
+    error = told(lambda: store.state("plans"))
+    assert isinstance(error, ConfigurationError)
+    assert "cannot be opened" in str(error)
+    store.close()
+
+
+def test_sqlite_a_writer_that_holds_on_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "supabase.db", busy_seconds=0.2)
+    writer = Writer(store)
+    with closing(sqlite3.connect(tmp_path / "supabase.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        error = told(lambda: writer.commit(a_file("f1")))
+        assert store.known("plans").live_count() == 0  # readers go on
+    assert isinstance(error, TransientError)
+    assert "another process has been writing" in str(error)
+    assert writer.commit(a_file("f1")).inserted == 1
+    store.close()
+
+
+def test_sqlite_is_made_once_by_many_at_once(tmp_path: Path) -> None:
+    stores = [open_store(None, tmp_path / "home") for _ in range(6)]
+    threads = [threading.Thread(target=store.state, args=("plans",)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [store.state("plans").version for store in stores] == [0] * 6
+    for store in stores:
+        store.close()

@@ -1,0 +1,213 @@
+"""Migrations, the tables the code expects and the SQLite file are one and the same."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from file_connector.destination import migrations
+from file_connector.destination.migrations import Migration
+from file_connector.destination.open import open_store
+from file_connector.destination.postgres import PostgresStore, driver_url
+from file_connector.destination.tables import metadata
+from file_connector.errors import ConfigurationError
+from file_connector_tests.builders import a_file
+from file_connector_tests.destination.helpers import Writer
+from file_connector_tests.postgres import PostgresServer
+
+RUNNER = "file_connector_migrations"
+
+SHAPE = """
+    select table_name, column_name, data_type, is_nullable, collation_name, column_default
+    from information_schema.columns where table_schema = 'public' order by 1, 2;
+"""
+INDEXES = "select indexname, indexdef from pg_indexes where schemaname = 'public' order by 1"
+CHECKS = """
+    select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
+    where connamespace = 'public'::regnamespace and contype in ('c', 'p', 'u', 'f') order by 1, 2
+"""
+
+
+@pytest.fixture
+def store(empty_postgres_url: str) -> Iterator[PostgresStore]:
+    opened = PostgresStore(empty_postgres_url)
+    yield opened
+    opened.close()
+
+
+def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
+    database = make_url(url).database
+    return [
+        [row for row in server.execute(sql, database) if RUNNER not in str(row)]
+        for sql in (SHAPE, INDEXES, CHECKS)
+    ]
+
+
+def test_migrations_make_the_tables_the_code_expects(
+    postgres_server: PostgresServer, postgres_url: str, empty_postgres_url: str
+) -> None:
+    engine = create_engine(driver_url(empty_postgres_url))
+    metadata.create_all(engine)
+    engine.dispose()
+    expected, migrated = (shape(postgres_server, u) for u in (empty_postgres_url, postgres_url))
+    assert [len(part) > 10 for part in expected] == [True] * 3
+    assert migrated == expected
+
+
+def test_sqlite_has_the_same_tables_and_columns(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    store = open_store(None, tmp_path)
+    store.migrate()
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "supabase.db")) as file:
+        tables = [
+            name
+            for (name,) in file.execute("select name from sqlite_master where type = 'table'")
+            if not name.startswith("sqlite_")
+        ]
+        here = {
+            (table, column[1], "NO" if column[3] else "YES")
+            for table in tables
+            for column in file.execute(f"pragma table_info({table})")
+        }
+    there = {(row[0], row[1], row[3]) for row in shape(postgres_server, postgres_url)[0]}
+    assert here == there
+
+
+def test_migrating_twice_changes_nothing(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore
+) -> None:
+    names = [m.name for m in migrations.shipped()]
+    assert store.migrate(dry_run=True) == names
+    assert postgres_server.execute(INDEXES, make_url(empty_postgres_url).database) == []
+    assert store.migrate() == names
+    first = shape(postgres_server, empty_postgres_url)
+    assert store.migrate() == []
+    assert store.migrate(dry_run=True) == []
+    assert shape(postgres_server, empty_postgres_url) == first
+    Writer(store).commit(a_file("f1"))
+    assert store.migrate() == []
+
+
+def test_two_migrators_at_once(empty_postgres_url: str) -> None:
+    stores = [PostgresStore(empty_postgres_url) for _ in range(4)]
+    applied: list[object] = []
+    threads = [threading.Thread(target=lambda s=s: applied.append(s.migrate())) for s in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in stores:
+        store.close()
+    assert sorted(map(str, applied)) == sorted(
+        map(str, [[m.name for m in migrations.shipped()], [], [], []])
+    )
+
+
+def test_an_edited_migration_is_told(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore
+) -> None:
+    store.migrate()
+    postgres_server.execute(
+        f"update {RUNNER} set checksum = 'other'", make_url(empty_postgres_url).database
+    )
+    for dry_run in (True, False):
+        with pytest.raises(ConfigurationError, match="was edited after it was applied"):
+            store.migrate(dry_run=dry_run)
+
+
+def test_what_supabases_own_tool_pushed_is_recognized(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore
+) -> None:
+    """It runs the files and knows nothing of our checksums."""
+    database = make_url(empty_postgres_url).database
+    for migration in migrations.shipped():
+        postgres_server.execute(migration.sql, database)
+    assert store.state("plans").version == 0
+    assert store.migrate() == []
+    found = postgres_server.execute(f"select name, checksum from {RUNNER} order by 1", database)
+    assert found == [(m.name, m.checksum) for m in migrations.shipped()]
+
+
+def test_files_may_be_applied_over_themselves(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    database = make_url(postgres_url).database
+    before = shape(postgres_server, postgres_url)
+    postgres_server.execute(
+        "insert into endpoints values ('e','','','','','new',null,null,0,null,'')", database
+    )
+    for migration in migrations.shipped():
+        postgres_server.execute(migration.sql, database)
+    assert shape(postgres_server, postgres_url) == before
+    assert postgres_server.execute("select endpoint_id from endpoints", database) == [("e",)]
+
+
+def test_a_new_version_asks_for_its_migration_and_keeps_the_data(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    later = Migration(
+        "20991231235959_later",
+        "alter table public.endpoints add column note text;"
+        f"insert into public.{RUNNER} (name) values ('20991231235959_later')",
+    )
+    engine = create_engine(driver_url(postgres_url))
+    postgres_server.execute(
+        "insert into endpoints values ('e','','','','','new',null,null,0,null,'')",
+        make_url(postgres_url).database,
+    )
+    with engine.begin() as conn:
+        assert migrations.migrate(conn, wanted=[*migrations.shipped(), later]) == [later.name]
+    with engine.begin() as conn:
+        assert migrations.migrate(conn, wanted=[*migrations.shipped(), later]) == []
+        assert migrations.migrate(conn) == []  # an older program leaves newer tables alone
+        assert conn.exec_driver_sql("select endpoint_id, note from endpoints").all() == [
+            ("e", None)
+        ]
+    engine.dispose()
+
+
+def test_a_failing_migration_changes_nothing(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    before = shape(postgres_server, postgres_url)
+    bad = Migration("20991231235959_bad", "create table public.half (); select 1 / 0;")
+    engine = create_engine(driver_url(postgres_url))
+    with pytest.raises(Exception, match="division by zero"), engine.begin() as conn:
+        migrations.migrate(conn, wanted=[*migrations.shipped(), bad])
+    engine.dispose()
+    assert shape(postgres_server, postgres_url) == before
+
+
+def test_names_follow_supabases_convention() -> None:
+    for migration in migrations.shipped():
+        stamp, _, words = migration.name.partition("_")
+        assert len(stamp) == 14
+        assert stamp.isdigit()
+        assert words.replace("_", "").isalnum()
+        assert f"values ('{migration.name}') on conflict do nothing;" in migration.sql
+        assert migration.sql.rstrip().endswith("notify pgrst, 'reload schema';")
+
+
+def test_sqlite_files_of_an_older_version_are_brought_up(tmp_path: Path) -> None:
+    store = open_store(None, tmp_path)
+    writer = Writer(store)
+    writer.commit(a_file("f1"))
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "supabase.db", isolation_level=None)) as file:
+        file.execute("alter table sync_state drop column stored_at")
+        file.execute("drop table rate_limits")
+    again = open_store(None, tmp_path)
+    assert again.migrate(dry_run=True) == ["rate_limits", "sync_state.stored_at"]
+    assert again.migrate() == ["rate_limits", "sync_state.stored_at"]
+    assert again.migrate() == ()
+    writer.store = again
+    assert writer.commit(a_file("f1")).unchanged == 1
+    again.close()
