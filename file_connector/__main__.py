@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def _environment() -> Path | None:
         _fail("`dev` and `test` work in a checkout: clone the repository and run them there.")
         return None
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = _fingerprint()
+    wanted = fingerprint(ROOT)
     if python.exists() and STAMP.exists() and STAMP.read_text() == wanted:
         return python
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
@@ -138,11 +139,11 @@ def _environment() -> Path | None:
     return python
 
 
-def _fingerprint() -> str:
+def fingerprint(root: Path) -> str:
     """Changes whenever ``.venv`` has to be filled anew."""
-    digest = hashlib.sha256(str(ROOT).encode())
+    digest = hashlib.sha256(str(root).encode())
     for name in ("pyproject.toml", "constraints.txt"):
-        digest.update((ROOT / name).read_bytes())
+        digest.update((root / name).read_bytes())
     return digest.hexdigest()
 
 

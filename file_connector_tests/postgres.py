@@ -26,9 +26,9 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from file_connector.destination.postgres import PostgresStore, driver_url
+from file_connector.destination.tables import metadata
 
 PASSWORD = "correct-horse-7e1f"
-TEMPLATE = "file_connector_template"
 START_SECONDS = 60.0
 INSTALLS = {"18": "pginstall18", "16": "pginstall"}
 """Where the wheel keeps which major version."""
@@ -39,7 +39,8 @@ class PostgresServer:
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self._templates: set[str] = set()
+        self._template: str | None = None
+        self._shared: str | None = None
 
     def url(self, database: str) -> str:
         return self._url.set(database=database).render_as_string(hide_password=False)
@@ -69,18 +70,31 @@ class PostgresServer:
 
     def migrated_template(self) -> str:
         """The name of a database that has the tables, made on first use."""
-        name = f"{TEMPLATE}_{os.getpid()}"
-        if name not in self._templates:
-            self.execute(f"drop database if exists {name}")
-            self.execute(f"create database {name} template template0")
+        if self._template is None:
+            name = self.create()
             store = PostgresStore(self.url(name))
             store.migrate()
             store.close()
-            self._templates.add(name)
-        return name
+            self._template = name
+        return self._template
 
-    def forget_templates(self) -> None:
-        for name in self._templates:
+    def wiped(self) -> str:
+        """The name of the one migrated database that all tests of this process share, emptied. Who
+        changes its tables' definitions needs a database of his own instead."""
+        if self._shared is None:
+            self._shared = self.create(self.migrated_template())
+        wipe = "".join(f"delete from {table.name};" for table in metadata.sorted_tables)
+        self.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid();"
+            f"{wipe} insert into change_counter (id, value) values (1, 0)",
+            self._shared,
+        )
+        return self._shared
+
+    def leave(self) -> None:
+        """Drop what was kept over tests."""
+        for name in filter(None, (self._shared, self._template)):
             self.drop(name)
 
 
@@ -90,7 +104,7 @@ def running_postgres(version: str = "18") -> Iterator[PostgresServer]:
     if given:
         server = PostgresServer(driver_url(given))
         yield server
-        server.forget_templates()
+        server.leave()
         return
     with tempfile.TemporaryDirectory(prefix="fc-pg-") as name:
         home = Path(name)
@@ -184,6 +198,7 @@ def _start(
                     *("-c", "full_page_writes=off"),
                     *("-c", "shared_buffers=32MB"),
                     *("-c", "max_connections=60"),
+                    *("-c", "autovacuum=off"),
                     *("-c", "dynamic_shared_memory_type=mmap"),
                     *("-c", "log_min_messages=fatal"),
                 ],
@@ -232,8 +247,14 @@ def empty_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """The URL of a migrated database, of this test alone."""
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of a migrated, empty database. Leave its tables' definitions alone."""
+    return postgres_server.url(postgres_server.wiped())
+
+
+@pytest.fixture
+def own_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a migrated database of this test alone, for tests that change more than rows."""
     name = postgres_server.create(postgres_server.migrated_template())
     yield postgres_server.url(name)
     postgres_server.drop(name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 
 import dagster as dg
 
@@ -25,6 +26,7 @@ from file_connector.orchestration.resources import (
     resource_key,
 )
 from file_connector.orchestration.schedules import Mirror, build_schedule
+from file_connector.times import utc_now
 
 log = logging.getLogger("file_connector")
 
@@ -34,12 +36,14 @@ def build_definitions(
     *,
     resources: Mapping[str, object] | None = None,
     deployment: Deployment | None = None,
+    now: Callable[[], datetime] = utc_now,
 ) -> dg.Definitions:
     """All assets, jobs and schedules of a catalog.
 
     Args:
         resources: replace the resources of these keys (tests, special deployments).
         deployment: knows the catalog's source types; by default, the one of this process.
+        now: the clock of the ticks.
     """
     deployment = deployment or current_deployment()
     for problem in catalog.problems:
@@ -64,7 +68,7 @@ def build_definitions(
         for endpoint in catalog.endpoints:
             asset = build_asset(endpoint, catalog.path, deployment)
             job = build_job(endpoint, asset)
-            schedule = build_schedule(endpoint, job, mirror)
+            schedule = build_schedule(endpoint, job, mirror, now)
             assets.append(asset)
             jobs.append(job)
             if schedule is not None:

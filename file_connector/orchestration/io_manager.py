@@ -24,7 +24,7 @@ BUSY_PATIENCE_SECONDS = 150.0
 
 BUSY_POLL_SECONDS = 5.0
 PROGRESS_SECONDS = 30.0
-NEWEST = 10
+NEWEST = 6
 _TABLE_SCHEMA = dg.TableSchema([dg.TableColumn(name) for name in ("file", "changed", "in")])
 
 

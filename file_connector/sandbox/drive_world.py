@@ -206,8 +206,6 @@ class DriveWorld(World):
         self.paging = "snapshot"
         self.order = "newest"
         self.page_cap: int | None = None
-        self.generation = 0
-        """Rises with every mutation."""
         self._logs: dict[str, ChangeLog] = {}
         self._unlogged = 0
         self._held: dict[str, Item | None] | None = None
@@ -510,7 +508,6 @@ class DriveWorld(World):
     def release(self) -> None:
         """End of ``hold``: everything held back shows; entries keep the time of their change."""
         self._held = None
-        self.generation += 1
         lines, self._held_lines = self._held_lines, []
         for log, key, time in lines:
             self._log(log).add(key, time)
@@ -685,7 +682,6 @@ class DriveWorld(World):
 
     def _put(self, item: Item) -> None:
         self.items[item.id] = item
-        self.generation += 1
         if item.parent is not None:
             self.children[item.parent][item.id] = None
         if item.is_folder:
@@ -693,7 +689,6 @@ class DriveWorld(World):
 
     def _drop(self, item_id: str) -> None:
         item = self.items.pop(item_id)
-        self.generation += 1
         self.children.pop(item_id, None)
         if item.parent in self.children:
             self.children[item.parent].pop(item_id, None)
@@ -711,7 +706,6 @@ class DriveWorld(World):
             self._before(key)
         yield item
         item.version += 1
-        self.generation += 1
         for key in keys:
             for log in self._logs_of(self.items[key]):
                 lines[log, key] = None

@@ -8,7 +8,8 @@ import gzip
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -20,7 +21,7 @@ from file_connector.sandbox.drive_api import METADATA_SCOPES, DriveApi
 from file_connector.sandbox.drive_world import DriveWorld
 from file_connector.sandbox.faults import Fault, Faults, Struck
 from file_connector.sandbox.tokens import private_key_pem
-from file_connector.sandbox.wire import Request, RequestLog, Response, monotonic
+from file_connector.sandbox.wire import Request, RequestLog, Response
 from file_connector.sandbox.world import Clock
 
 ACCOUNT = "connector@sandbox-project.iam.gserviceaccount.com"
@@ -347,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         sandbox = self.server.sandbox
-        n, at = sandbox.log.arrive(), monotonic()
+        n, at = sandbox.log.arrive(), time.monotonic()
         request = self._read()
         response, struck = sandbox.answer(request)
         cut = struck.cut
@@ -412,11 +413,3 @@ class _Handler(BaseHTTPRequestHandler):
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.connection.close()
-
-
-def addresses(sandbox: Sandbox) -> Sequence[str]:
-    """Lines for people: where the two providers are."""
-    return (
-        f"GOOGLE_DRIVE_API_ENDPOINT={sandbox.drive_api_endpoint}",
-        f"APS_BASE_URL={sandbox.aps_base_url}",
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,8 +223,3 @@ class RequestLog:
         """Forget everything so far."""
         with self._lock:
             self._calls.clear()
-
-
-def monotonic() -> float:
-    """The moment a request arrived."""
-    return time.monotonic()

@@ -39,6 +39,10 @@ class Desk:
     sandbox: Sandbox
     naps: Naps = field(default_factory=Naps)
     opened: list[GoogleDriveConnector] = field(default_factory=list)
+    a: str = ""
+    b: str = ""
+    top: str = ""
+    deep: str = ""
 
     def __post_init__(self) -> None:
         self.root = self.drive.add_folder("Watched", shared_with=[ACCOUNT])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -240,6 +241,16 @@ def test_s27_calls_stay_within_one_plus_folders_on_the_paths(site: Site, changed
     sync.tick()
     assert rows(sync.memory) == site.truth()
     assert site.calls(since) <= 1 + min(folders, 1 + changed * depth)
+
+
+def test_s27_a_rollup_that_went_back_is_a_change(site: Site, synced: Sync) -> None:
+    aps = site.sandbox.aps
+    with aps.silent():
+        item = aps.add_item("old news.pdf", site.files)
+    aps.folders[site.files].rollup -= timedelta(days=1)
+    assert synced.connector.probe(synced.cursor, synced.memory).changed
+    synced.tick()
+    assert item in synced.memory.live
 
 
 def test_s27b_a_change_without_a_rollup_is_caught_by_the_sweep(site: Site, synced: Sync) -> None:
@@ -614,7 +625,9 @@ def test_a_sweep_finds_a_silently_moved_out_folder(site: Site) -> None:
     sync.tick()
     with aps.silent():
         aps.move(site.level, site.models)
+    since = site.sandbox.log.mark()
     sync.sweep()
+    assert site.calls(since, "aps.item") == 0, "the folder answers for its files"
     assert rows(sync.memory) == site.truth(site.plans)
     assert set(sync.memory.gone.values()) == {GoneReason.OUT_OF_SCOPE}
     assert site.level not in sync.memory.tree
@@ -627,12 +640,52 @@ def test_after_a_sweep_the_fast_way_is_cheap_again(site: Site, synced: Sync) -> 
     assert site.calls(since) == 1
 
 
+def test_a_listing_older_than_what_the_fast_way_stored_is_not_believed(
+    site: Site, synced: Sync
+) -> None:
+    """Models is already read when a file in it is renamed and the fast way stores that."""
+    aps, log = site.sandbox.aps, site.sandbox.log
+    item = synced.memory.files_in(site.models)[0].external_id
+    other = site.connector()
+    since = log.mark()
+    renamed = []
+
+    def interrupt(batch: Batch) -> None:
+        if batch.sweep is None or renamed or not batch.records:
+            return
+        if batch.records[0].parent_id != site.plans:
+            return
+        wait_until(lambda: any(site.models in c.path for c in log.calls(since=since)))
+        aps.rename(item, "renamed.pdf", touch=False)
+        renamed.append(item)
+        for news in other.changes(synced.cursor, synced.memory):
+            synced.memory.apply(news, 2)
+        assert "renamed.pdf" in synced.memory.titles
+
+    synced.after_batch = interrupt
+    synced.connector = site.connector(workers=2)
+    synced.sweep()
+    assert renamed
+    assert rows(synced.memory) == site.truth()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if true():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it did not come to pass")
+
+
 def test_a_folder_the_fast_way_removed_during_a_sweep_stays_away(site: Site, synced: Sync) -> None:
     other = site.connector()
     early = [True]
+    (file,) = (f.external_id for f in synced.memory.files_in(site.models))
 
     def interrupt(batch: Batch) -> None:
-        if batch.sweep is not None and early:
+        assert early or file in synced.memory.gone
+        shown = {f.folder_id for f in batch.folders if f.state.get("seen") == 2}
+        if site.models in shown and early:
             early.clear()
             site.sandbox.aps.delete(site.models)
             for news in other.changes(synced.cursor, synced.memory):

@@ -147,7 +147,7 @@ def test_s21_a_wait_beyond_the_budget_ends_the_run_with_a_valid_cursor(
     cursor = synced.cursor
     desk.drive.add_file("c.pdf", desk.root)
     desk.sandbox.faults.add(
-        faults.drive_throttle(429, "rateLimitExceeded", 86400), kind="*", times=None
+        faults.drive_throttle(429, "rateLimitExceeded", 86400), path="/drive/v3/", times=None
     )
     with pytest.raises(ThrottledError):
         synced.tick()
@@ -159,7 +159,7 @@ def test_s21_a_wait_beyond_the_budget_ends_the_run_with_a_valid_cursor(
 
 
 def test_s21_endless_throttling_stays_within_the_budget(desk: Desk) -> None:
-    desk.sandbox.faults.add(faults.drive_throttle(), kind="*", times=None)
+    desk.sandbox.faults.add(faults.drive_throttle(), path="/drive/v3/", times=None)
     with pytest.raises(ThrottledError, match="userRateLimitExceeded"):
         desk.sync().tick()
     assert sum(desk.naps.seconds) <= 200.0
@@ -167,7 +167,7 @@ def test_s21_endless_throttling_stays_within_the_budget(desk: Desk) -> None:
 
 def test_s21_a_daily_limit_is_not_waited_for(desk: Desk) -> None:
     desk.sandbox.faults.add(
-        faults.google_error(403, "dailyLimitExceeded", domain="usageLimits"), kind="*"
+        faults.google_error(403, "dailyLimitExceeded", domain="usageLimits"), path="/drive/v3/"
     )
     with pytest.raises(ThrottledError, match="daily limit"):
         desk.sync().tick()
@@ -423,7 +423,7 @@ def test_clock_skew(desk: Desk) -> None:
 
 
 def test_api_not_enabled(desk: Desk) -> None:
-    desk.sandbox.faults.add(faults.google_error(403, "accessNotConfigured"), kind="*")
+    desk.sandbox.faults.add(faults.google_error(403, "accessNotConfigured"), path="/drive/v3/")
     error = failing_check(desk)
     assert isinstance(error, ConfigurationError)
     assert "Enable the Google Drive API" in error.remedy
@@ -541,7 +541,7 @@ def test_s48_no_secret_in_messages_logs_or_tracebacks(
         for code in (400, 401, 403, 404, 410, 429, 500):
             for json_body in (True, False):
                 desk.sandbox.faults.clear()
-                desk.sandbox.faults.add(echo(code, json_body), kind="*", times=None)
+                desk.sandbox.faults.add(echo(code, json_body), path="/drive/v3/", times=None)
                 connector = desk.connector(credentials=credentials, toolbox=desk.toolbox(budget=0))
                 for act in (
                     connector.check,

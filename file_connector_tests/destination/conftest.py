@@ -16,17 +16,17 @@ from file_connector.destination.open import FILE_NAME
 from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.sqlite import SqliteStore
-from file_connector.destination.tables import metadata
 from file_connector_tests.builders import at
 from file_connector_tests.postgres import (
     PostgresServer,
     empty_postgres_url,
+    own_postgres_url,
     postgres_server,
     postgres_url,
     running_postgres,
 )
 
-__all__ = ["empty_postgres_url", "postgres_server", "postgres_url"]
+__all__ = ["empty_postgres_url", "own_postgres_url", "postgres_server", "postgres_url"]
 
 Row = dict[str, Any]
 
@@ -95,10 +95,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param != "sqlite":
         fixture = "postgres_server" if request.param == "postgres_18" else "postgres_16"
         server: PostgresServer = request.getfixturevalue(fixture)
-        name = server.migrated_template()
-        wipe = "".join(f"delete from {table.name};" for table in metadata.sorted_tables)
-        server.execute(f"{wipe} insert into change_counter (id, value) values (1, 0)", name)
-        url = server.url(name)
+        url = server.url(server.wiped())
     here = Place(url, tmp_path)
     yield here
     for store in here.opened:

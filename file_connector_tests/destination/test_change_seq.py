@@ -70,6 +70,7 @@ def test_a_polling_reader_misses_nothing(place: Place) -> None:
     while any(writer.is_alive() for writer in writers):
         reader.poll()
         polls += 1
+        writers[0].join(0.005)
     reader.poll()
     assert polls > 3
     rows = place.query("select endpoint_id, external_id, change_seq from files")

@@ -147,11 +147,11 @@ def test_opening_connects_to_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def clerk(postgres_server: PostgresServer, postgres_url: str) -> Iterator[str]:
+def clerk(postgres_server: PostgresServer, own_postgres_url: str) -> Iterator[str]:
     """The URL of a login that owns nothing."""
-    database = make_url(postgres_url).database
+    database = make_url(own_postgres_url).database
     postgres_server.execute(f"create role clerk login password '{PASSWORD}'")
-    yield same_server(postgres_url, username="clerk")
+    yield same_server(own_postgres_url, username="clerk")
     postgres_server.execute("drop owned by clerk", database)
     postgres_server.execute("drop role clerk")
 
@@ -174,10 +174,12 @@ def test_row_level_security_for_the_login_is_told(
     assert "row-level security hides the tables" in str(error)
 
 
-def test_a_read_only_database_is_told(postgres_server: PostgresServer, postgres_url: str) -> None:
-    database = make_url(postgres_url).database
+def test_a_read_only_database_is_told(
+    postgres_server: PostgresServer, own_postgres_url: str
+) -> None:
+    database = make_url(own_postgres_url).database
     postgres_server.execute(f"alter database {database} set default_transaction_read_only = on")
-    with opened(postgres_url) as store:
+    with opened(own_postgres_url) as store:
         assert store.state("plans").version == 0
         error = told(lambda: Writer(store))
     assert isinstance(error, ConfigurationError)
@@ -222,11 +224,11 @@ def trip(server: PostgresServer, url: str, code: str, times: int = 1_000) -> Non
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 def test_deadlocks_and_serialization_failures_are_repeated(
-    postgres_server: PostgresServer, postgres_url: str, code: str
+    postgres_server: PostgresServer, own_postgres_url: str, code: str
 ) -> None:
-    trip(postgres_server, postgres_url, code, times=3)
+    trip(postgres_server, own_postgres_url, code, times=3)
     waits: list[float] = []
-    with opened(postgres_url, sleep=waits.append) as store:
+    with opened(own_postgres_url, sleep=waits.append) as store:
         result = Writer(store).commit(a_file("f1"), moved={"cursor": "c"})
         assert (result.inserted, result.state.version) == (1, 1)
         assert store.runs("plans")[0].counts.inserted == 1
@@ -250,16 +252,16 @@ def test_deadlocks_and_serialization_failures_are_repeated(
 )
 def test_a_failing_commit_leaves_nothing_behind(
     postgres_server: PostgresServer,
-    postgres_url: str,
+    own_postgres_url: str,
     code: str,
     kind: type[FileConnectorError],
     words: str,
 ) -> None:
-    with opened(postgres_url, sleep=lambda _: None) as store:
+    with opened(own_postgres_url, sleep=lambda _: None) as store:
         writer = Writer(store)
         writer.commit(a_file("f0", parent_id="b"), folders=folders("a", "a/b"))
-        before = state_of_things(postgres_server, postgres_url)
-        trip(postgres_server, postgres_url, code)
+        before = state_of_things(postgres_server, own_postgres_url)
+        trip(postgres_server, own_postgres_url, code)
         error = told(
             lambda: writer.commit(
                 a_file("f1", title="a title that is nobody's business"),
@@ -271,7 +273,7 @@ def test_a_failing_commit_leaves_nothing_behind(
         assert type(error) is kind
         assert words in str(error)
         assert "nobody" not in str(error)
-        assert state_of_things(postgres_server, postgres_url) == before
+        assert state_of_things(postgres_server, own_postgres_url) == before
 
 
 def test_a_lock_is_not_waited_for_for_ever(
@@ -289,15 +291,15 @@ def test_a_lock_is_not_waited_for_for_ever(
 
 
 def test_a_statement_is_not_waited_for_for_ever(
-    postgres_server: PostgresServer, postgres_url: str
+    postgres_server: PostgresServer, own_postgres_url: str
 ) -> None:
-    with opened(postgres_url, statement_seconds=0.2) as store:
+    with opened(own_postgres_url, statement_seconds=0.2) as store:
         writer = Writer(store)
         postgres_server.execute(
             "create function doze() returns trigger language plpgsql as "
             "$$ begin perform pg_sleep(20); return new; end $$;"
             "create trigger doze before insert on files execute function doze()",
-            make_url(postgres_url).database,
+            make_url(own_postgres_url).database,
         )
         error = told(lambda: writer.commit(a_file("f1")))
     assert isinstance(error, TransientError)

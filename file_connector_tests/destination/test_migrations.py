@@ -137,31 +137,31 @@ def test_what_supabases_own_tool_pushed_is_recognized(
 
 
 def test_files_may_be_applied_over_themselves(
-    postgres_server: PostgresServer, postgres_url: str
+    postgres_server: PostgresServer, own_postgres_url: str
 ) -> None:
-    database = make_url(postgres_url).database
-    before = shape(postgres_server, postgres_url)
+    database = make_url(own_postgres_url).database
+    before = shape(postgres_server, own_postgres_url)
     postgres_server.execute(
         "insert into endpoints values ('e','','','','','new',null,null,0,null,'')", database
     )
     for migration in migrations.shipped():
         postgres_server.execute(migration.sql, database)
-    assert shape(postgres_server, postgres_url) == before
+    assert shape(postgres_server, own_postgres_url) == before
     assert postgres_server.execute("select endpoint_id from endpoints", database) == [("e",)]
 
 
 def test_a_new_version_asks_for_its_migration_and_keeps_the_data(
-    postgres_server: PostgresServer, postgres_url: str
+    postgres_server: PostgresServer, own_postgres_url: str
 ) -> None:
     later = Migration(
         "20991231235959_later",
         "alter table public.endpoints add column note text;"
         f"insert into public.{RUNNER} (name) values ('20991231235959_later')",
     )
-    engine = create_engine(driver_url(postgres_url))
+    engine = create_engine(driver_url(own_postgres_url))
     postgres_server.execute(
         "insert into endpoints values ('e','','','','','new',null,null,0,null,'')",
-        make_url(postgres_url).database,
+        make_url(own_postgres_url).database,
     )
     with engine.begin() as conn:
         assert migrations.migrate(conn, wanted=[*migrations.shipped(), later]) == [later.name]
@@ -175,15 +175,15 @@ def test_a_new_version_asks_for_its_migration_and_keeps_the_data(
 
 
 def test_a_failing_migration_changes_nothing(
-    postgres_server: PostgresServer, postgres_url: str
+    postgres_server: PostgresServer, own_postgres_url: str
 ) -> None:
-    before = shape(postgres_server, postgres_url)
+    before = shape(postgres_server, own_postgres_url)
     bad = Migration("20991231235959_bad", "create table public.half (); select 1 / 0;")
-    engine = create_engine(driver_url(postgres_url))
+    engine = create_engine(driver_url(own_postgres_url))
     with pytest.raises(Exception, match="division by zero"), engine.begin() as conn:
         migrations.migrate(conn, wanted=[*migrations.shipped(), bad])
     engine.dispose()
-    assert shape(postgres_server, postgres_url) == before
+    assert shape(postgres_server, own_postgres_url) == before
 
 
 def test_names_follow_supabases_convention() -> None:

@@ -124,14 +124,14 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.parent)
     @rule(pick=PICK)
     def rename(self, pick: int) -> None:
-        thing = sorted(self.parent)[pick % len(self.parent)]
+        thing = list(self.parent)[pick % len(self.parent)]
         if thing not in self.trashed:
             self.stage.rename(thing)
 
     @precondition(lambda self: self.parent)
     @rule(pick=PICK, to=PICK)
     def move(self, pick: int, to: int) -> None:
-        thing, target = sorted(self.parent)[pick % len(self.parent)], self._folder(to)
+        thing, target = list(self.parent)[pick % len(self.parent)], self._folder(to)
         if target not in self._below(thing) and thing not in self.trashed:
             self.stage.move(thing, target)
             self.parent[thing] = target
@@ -139,7 +139,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.parent)
     @rule(pick=PICK)
     def trash(self, pick: int) -> None:
-        thing = sorted(self.parent)[pick % len(self.parent)]
+        thing = list(self.parent)[pick % len(self.parent)]
         if thing not in self.trashed:
             self.stage.trash(thing)
             self.trashed.append(thing)
@@ -153,7 +153,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.parent)
     @rule(pick=PICK)
     def delete(self, pick: int) -> None:
-        thing = sorted(self.parent)[pick % len(self.parent)]
+        thing = list(self.parent)[pick % len(self.parent)]
         if thing in self.trashed:
             return
         self.stage.delete(thing)

@@ -119,7 +119,10 @@ class Descent:
         if page.first and node.above is None:
             self._tree.amend(node, without_rollup(self._tree.state(node.id)))
         self._subfolders(node, page.folders)
-        records, gone = self._items(node, page.items)
+        for item in page.items:
+            node.shown.add(item.id)
+            self._answered(item.id)
+        records, gone = sort_out(page.items, self._wanted, self._known)
         blind: list[Blind] = []
         if page.last:
             self._open_questions(node)
@@ -130,12 +133,7 @@ class Descent:
             if page.unstable or not settled(node.rollup, page.served_at):
                 node.clean = False
             self._release(node)
-        return Batch(
-            records=records,
-            gone=gone,
-            folders=self._tree.take(),
-            blind=blind,
-        )
+        return Batch(records=records, gone=gone, folders=self._tree.take(), blind=blind)
 
     def _subfolders(self, node: Node, entries: Sequence[FolderEntry]) -> None:
         """Draft and queue what the listing shows."""
@@ -163,20 +161,6 @@ class Descent:
     def _below(self, node: Node, entry: FolderEntry) -> Node:
         node.waits_for += 1
         return Node(entry.id, entry.name, entry.parent_id or node.id, entry.rollup, above=node)
-
-    def _items(self, node: Node, items: Sequence[ItemEntry]) -> tuple[list[FileRecord], list[Gone]]:
-        records: list[FileRecord] = []
-        unwanted: dict[str, GoneReason] = {}
-        for item in items:
-            node.shown.add(item.id)
-            self._answered(item.id)
-            if item.record is None:
-                unwanted[item.id] = GoneReason.DELETED
-            elif not self._wanted(item):
-                unwanted[item.id] = GoneReason.OUT_OF_SCOPE
-            else:
-                records.append(item.record)
-        return records, gone_if_held(self._known, unwanted)
 
     def _refused(self, node: Node, error: ForbiddenError | NotFoundError) -> Batch | None:
         if isinstance(error, NotFoundError):
@@ -338,10 +322,22 @@ class Descent:
         return count
 
 
-def gone_if_held(known: Known, unwanted: dict[str, GoneReason]) -> list[Gone]:
-    """Tombstones for those of the shown but unwanted files that we hold as live."""
+def sort_out(
+    items: Sequence[ItemEntry], wanted: Callable[[ItemEntry], bool], known: Known
+) -> tuple[list[FileRecord], list[Gone]]:
+    """What a page of files means: records, and tombstones for the deleted or no longer wanted that
+    we hold as live."""
+    records: list[FileRecord] = []
+    unwanted: dict[str, GoneReason] = {}
+    for item in items:
+        if item.record is None:
+            unwanted[item.id] = GoneReason.DELETED
+        elif not wanted(item):
+            unwanted[item.id] = GoneReason.OUT_OF_SCOPE
+        else:
+            records.append(item.record)
     held = known.files(unwanted) if unwanted else {}
-    return [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
+    return records, [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
 
 
 def _name(known: Known, folder_id: str) -> str:

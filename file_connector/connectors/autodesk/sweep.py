@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from file_connector.connectors.autodesk.api import Api, Page
-from file_connector.connectors.autodesk.descent import gone_if_held
+from file_connector.connectors.autodesk.descent import sort_out
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
 from file_connector.connectors.autodesk.places import chunks
 from file_connector.connectors.autodesk.start import StartFinder
@@ -25,7 +25,6 @@ from file_connector.errors import ForbiddenError, NotFoundError
 from file_connector.models import (
     Batch,
     Blind,
-    FileRecord,
     Folder,
     FolderGone,
     GoneReason,
@@ -106,26 +105,13 @@ class Sweep:
                 self._see(entry, node.id, held.state if held else {})
             elif held is not None:
                 self._dead.add(entry.id)
-        records: list[FileRecord] = []
-        unwanted: dict[str, GoneReason] = {}
-        for item in page.items:
-            if item.record is None:
-                unwanted[item.id] = GoneReason.DELETED
-            elif not self._wanted(item):
-                unwanted[item.id] = GoneReason.OUT_OF_SCOPE
-            else:
-                records.append(item.record)
+        records, gone = sort_out(page.items, self._wanted, self._known)
         if page.last:
             self._listed(node, page)
-        return Batch(
-            records=records,
-            gone=gone_if_held(self._known, unwanted),
-            folders=self._tree.take(),
-        )
+        return Batch(records=records, gone=gone, folders=self._tree.take())
 
     def _see(self, entry: FolderEntry, parent_id: str | None, state: Json) -> None:
         """Draft a folder where a listing shows it, and queue it unless it already was."""
-        state = {key: value for key, value in state.items() if key != "blind"}
         if state.get("pass") != self._pass_no and entry.id not in self._queued:
             state = {**state, "seen": self._pass_no, "next": entry.rollup}
             self._queue(entry.id, entry.name, parent_id, state)
@@ -146,16 +132,15 @@ class Sweep:
         self._place(node, state)
 
     def _refused(self, node: Node, error: ForbiddenError | NotFoundError) -> Batch:
-        state = self._tree.state(node.id)
         if isinstance(error, NotFoundError):
             if node.parent_id is None:
                 raise self._finder.lost()
+            state = self._tree.state(node.id)
             state.pop("seen", None)
             self._place(node, state)
             return Batch(folders=self._tree.take())
         if node.parent_id is None:
             raise self._finder.explain(error) if isinstance(error, RefusedError) else error
-        self._place(node, {**state, "blind": self._pass_no})
         self._tree.doubt(node.id)
         return Batch(folders=self._tree.take(), blind=[Blind(node.id, node.name, error.message)])
 

@@ -131,7 +131,7 @@ def error_of(
         return TransientError(seen, retry_after=retry_after)
     if status == 401:
         return ReconnectError(
-            f"Drive does not accept the access token of {account}: {message or status}",
+            f"{seen} The access token of {account} is not accepted.",
             remedy="Connect the account again.",
         )
     if status == 410 or "pageTokenExpired" in reasons or refusal.location == "pageToken":

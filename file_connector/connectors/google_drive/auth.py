@@ -137,14 +137,11 @@ class Account:
             raise self._refused(error) from None
         except (google.auth.exceptions.GoogleAuthError, ValueError, TypeError, KeyError) as error:
             raise _no_token(self._clean(error)) from None
-        token, expiry = google_credentials.token, google_credentials.expiry
-        if not isinstance(token, str) or not token:
-            raise _no_token("the answer holds none")
-        lifetime = 3600.0
+        expiry, lifetime = google_credentials.expiry, 3600.0
         if expiry is not None:  # naive, in UTC
             moment = expiry.replace(tzinfo=expiry.tzinfo or timezone.utc)
             lifetime = (moment - datetime.now(timezone.utc)).total_seconds()
-        self._token = token
+        self._token = str(google_credentials.token)
         self._good_until = self._monotonic() + lifetime - min(225.0, lifetime / 4)
 
     @property
@@ -183,8 +180,6 @@ class Account:
         answer = answer if isinstance(answer, Mapping) else {}
         code, text = str(answer.get("error", "")), str(answer.get("error_description", ""))
         seen = f"Google refused the credentials of {self.name}: {self._clean(error.args[0])}."
-        if not answer and "eauth" not in str(error):
-            return TransientError(seen)
         if code in ("unauthorized_client", "access_denied", "admin_policy_enforced"):
             if self.subject:
                 client = self._data.get("client_id") or "of the service account"
@@ -253,11 +248,14 @@ class _TokenRequest(google.auth.transport.Request):
             answer: Json = json.loads(content)
         except (ValueError, RecursionError):
             answer = None
-        passing = isinstance(answer, dict) and answer.get("error") in _PASSING
+        error = answer.get("error", "") if isinstance(answer, dict) else ""
+        passing = not isinstance(error, str) or error in _PASSING
         if response.status >= 500 or response.status in (408, 429) or passing:
             raise _no_token(f"{url} answered {response.status}")
         if not isinstance(answer, dict):
             raise _no_token(f"{url} answered {response.status} with something that is not JSON")
+        if response.status == 200 and not isinstance(answer.get("access_token"), str):
+            raise _no_token(f"{url} answered without one")
         return _TokenResponse(response.status, dict(response), content)
 
 

@@ -141,6 +141,32 @@ class _NoWire:
         raise AssertionError("a Drive request without a wire")
 
 
+class _Kept:
+    """A connection that still knows its socket while the last answer on it is being read; http.client
+    forgets it as soon as the server said that it will close."""
+
+    kept: socket.socket | None = None
+    sock: Any
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.kept = self.sock
+
+
+class _Plain(_Kept, httplib2.HTTPConnectionWithTimeout):  # type: ignore[misc]
+    pass
+
+
+class _Secure(_Kept, httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
+    pass
+
+
+class _Http(httplib2.Http):  # type: ignore[misc]
+    def request(self, uri: str, *args: Any, **kwargs: Any) -> Any:
+        kwargs["connection_type"] = _Secure if urlsplit(uri).scheme == "https" else _Plain
+        return super().request(uri, *args, **kwargs)
+
+
 class _Wire:
     """One thread's connection to Drive: adds the token, turns error answers into errors."""
 
@@ -148,7 +174,7 @@ class _Wire:
         self._wires = wires
         self._account = wires.account
         self._toolbox = toolbox
-        self._http = httplib2.Http(timeout=toolbox.timeout_seconds)
+        self._http = _Http(timeout=toolbox.timeout_seconds)
         self._http.follow_redirects = False
 
     def request(
@@ -182,10 +208,10 @@ class _Wire:
     def cut(self) -> None:
         """Make a request under way in another thread fail now."""
         for connection in list(self._http.connections.values()):
-            sock = getattr(connection, "sock", None)
-            if sock is not None:
+            kept: socket.socket | None = getattr(connection, "kept", None)
+            if kept is not None:
                 try:
-                    sock.shutdown(socket.SHUT_RDWR)
+                    kept.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
 

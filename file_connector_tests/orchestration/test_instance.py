@@ -1,0 +1,85 @@
+"""dagster.yaml as shipped, and where Dagster keeps its history."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.test_utils import create_run_for_test
+
+import file_connector
+from file_connector.orchestration.storage import POSTGRES_VARIABLE, psycopg2_url
+
+CHECKOUT = Path(file_connector.__file__).parent.parent
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in (POSTGRES_VARIABLE, "FILE_CONNECTOR_HOME", "FILE_CONNECTOR_ENDPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """As `dagster dev` would with DAGSTER_HOME at the checkout."""
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), config_dir=str(CHECKOUT)))
+
+
+def test_history_rests_in_the_home_and_survives(home: Path) -> None:
+    with open_instance(home) as first:
+        run = create_run_for_test(first)
+    assert sorted(p.name for p in home.iterdir()) == [".file_connector"]
+    assert (home / ".file_connector" / "dagster" / "history" / "runs.db").exists()
+    with open_instance(home) as second:
+        assert second.has_run(run.run_id)
+        copy = dg.DagsterInstance.from_ref(second.get_ref())
+        assert copy.has_run(run.run_id), "other processes get the same storage from the reference"
+        copy.dispose()
+
+
+def test_the_settings_that_let_dagster_survive(home: Path) -> None:
+    with open_instance(home) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_max_runtime_seconds == 21600
+        assert instance.run_retries_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        assert instance.get_settings("schedules")["use_threads"]
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
+        concurrency = instance.get_concurrency_config()
+        assert concurrency.pool_config.default_pool_limit == 1
+        assert str(concurrency.pool_config.pool_granularity) == "PoolGranularity.RUN"
+        retention = instance.get_tick_retention_settings(InstigatorType.SCHEDULE)
+        assert all(0 < days <= 14 for days in retention.values())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p@h/d",
+        "postgresql://u:p@h/d",
+        "postgresql+psycopg2://u:p@h/d",
+        "postgresql+psycopg://u:p@h/d",
+    ],
+)
+def test_any_postgres_url_gets_the_driver_that_works(url: str) -> None:
+    assert psycopg2_url(url) == "postgresql+psycopg2://u:p@h/d"
+
+
+def test_a_url_in_the_environment_selects_postgres(
+    home: Path, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(POSTGRES_VARIABLE, empty_postgres_url)
+    with open_instance(home) as first:
+        run = create_run_for_test(first)
+        shown = str(first.info_dict()) + str(first.get_ref())
+    assert not (home / ".file_connector" / "dagster" / "history").exists()
+    assert empty_postgres_url not in shown
+    with open_instance(home) as second:
+        assert second.has_run(run.run_id)
+    assert os.environ[POSTGRES_VARIABLE] == empty_postgres_url
