@@ -21,8 +21,13 @@ RUN useradd --create-home --uid 10001 dagster \
     && install -d -o dagster -g dagster /srv/file-connector /srv/file-connector/.file_connector
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /srv/file-connector
-COPY dagster.yaml workspace.yaml endpoints.yaml ./
+COPY dagster.yaml endpoints.yaml ./
+# Webserver and daemon find the code server by name; the location keeps the name it has in
+# development, because Dagster remembers which schedules are on by it.
+RUN printf '%s\n' 'load_from:' '  - grpc_server:' '      host: {env: CODE_SERVER_HOST}' \
+    '      port: 4000' '      location_name: file_connector' > workspace.yaml
 ENV PATH=/opt/venv/bin:$PATH \
+    CODE_SERVER_HOST=code \
     PYTHONUNBUFFERED=1 \
     DAGSTER_HOME=/srv/file-connector \
     DAGSTER_DISABLE_TELEMETRY=yes

@@ -88,7 +88,9 @@ def bare_rows(found: Sequence[FileRecord], offset: int) -> Iterator[tuple[Any, .
         )  # fmt: skip
 
 
-def bare_postgres(server: PostgresServer, name: str, found: Sequence[FileRecord], offset: int) -> float:
+def bare_postgres(
+    server: PostgresServer, name: str, found: Sequence[FileRecord], offset: int
+) -> float:
     text = "".join(
         "\t".join("\\N" if v is None else str(v) for v in row) + "\n"
         for row in bare_rows(found, offset)

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from file_connector.destination import tree
-from file_connector.destination.rows import Row, clean_text, is_news, is_older, row_of
+from file_connector.destination.rows import NEWS, Held, Row, clean_text, is_news, is_older, row_of
 from file_connector.destination.tables import change_counter, files, sync_folders
 from file_connector.models import (
     Commit,
@@ -30,6 +30,8 @@ from file_connector.models import (
     Gone,
     GoneReason,
 )
+
+_NEWS_COLUMNS = [files.c[name] for name in NEWS]
 
 Write = Callable[[Connection, Sequence[Row]], None]
 
@@ -111,9 +113,8 @@ class Applying:
             return
         affected = tree.below(self._conn, self._endpoint_id, moved)
         prefix_of = tree.prefixes(self._conn, self._endpoint_id, affected)
-        for chunk in tree.chunks(affected):
-            wrong = tree.misplaced(self._endpoint_id, prefix_of, chunk)
-            self.updated.update(self._change(wrong, {"path": wrong.c.path}))
+        wrong = tree.misplaced(self._conn, self._endpoint_id, prefix_of)
+        self.updated.update(self._change(wrong, {"path": wrong.c.path}))
 
     def _records(self) -> None:
         records = self._commit.records
@@ -153,36 +154,32 @@ class Applying:
         self.updated.update(row["external_id"] for row in newer)
         self.changed.update(self.updated)
 
-    def _stored(self, external_ids: Collection[str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for chunk in tree.chunks(external_ids):
-            for row in self._conn.execute(
-                select(files).where(
-                    files.c.endpoint_id == self._endpoint_id, files.c.external_id.in_(chunk)
-                )
-            ).mappings():
-                found[row["external_id"]] = row
-        return found
+    def _stored(self, external_ids: Collection[str]) -> dict[str, Held]:
+        found = self._conn.execute(
+            select(files.c.external_id, files.c.version, files.c.gone_at, *_NEWS_COLUMNS).where(
+                files.c.endpoint_id == self._endpoint_id,
+                tree.among(self._conn, files.c.external_id, external_ids),
+            )
+        )
+        return {row[0]: Held(row[1], row[2], tuple(row[3:])) for row in found}
 
     def _folders_gone(self, folders_gone: Iterable[FolderGone]) -> None:
         for gone in folders_gone:
             inside = tree.below(self._conn, self._endpoint_id, [clean_text(gone.folder_id)])
-            for chunk in tree.chunks(inside):
-                self._tombstone(files.c.parent_id.in_(chunk), gone.reason)
-                self._conn.execute(
-                    delete(sync_folders).where(
-                        sync_folders.c.endpoint_id == self._endpoint_id,
-                        sync_folders.c.folder_id.in_(chunk),
-                    )
+            self._tombstone(tree.among(self._conn, files.c.parent_id, inside), gone.reason)
+            self._conn.execute(
+                delete(sync_folders).where(
+                    sync_folders.c.endpoint_id == self._endpoint_id,
+                    tree.among(self._conn, sync_folders.c.folder_id, inside),
                 )
+            )
 
     def _gone(self, gone: Iterable[Gone]) -> None:
-        by_reason: dict[GoneReason, list[str]] = {}
+        by_reason: dict[GoneReason, set[str]] = {}
         for one in gone:
-            by_reason.setdefault(one.reason, []).append(clean_text(one.external_id))
-        for reason, external_ids in by_reason.items():
-            for chunk in tree.chunks(sorted(set(external_ids))):
-                self._tombstone(files.c.external_id.in_(chunk), reason)
+            by_reason.setdefault(one.reason, set()).add(clean_text(one.external_id))
+        for reason, ids in by_reason.items():
+            self._tombstone(tree.among(self._conn, files.c.external_id, ids), reason)
 
     def _tombstone(self, which: ColumnElement[bool], reason: GoneReason) -> None:
         """Live rows only: a tombstone keeps its first reason and time."""

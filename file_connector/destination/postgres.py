@@ -7,6 +7,7 @@ Fit for transaction poolers: no session settings (``SET LOCAL`` only), no prepar
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -27,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 from file_connector.destination import migrations
 from file_connector.destination.failures import MIGRATE
 from file_connector.destination.rows import Row
-from file_connector.destination.sql_store import SqlStore, merge
+from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import dumps, files, sync_seen
 from file_connector.errors import ConfigurationError
 
@@ -117,8 +118,22 @@ class PostgresStore(SqlStore):
     def _merge(
         self, conn: Connection, table: Table, rows: Sequence[Row], keep: Collection[str] = ()
     ) -> None:
-        if rows:
-            conn.execute(merge(insert, table, keep), rows)
+        """All rows travel as one JSON value, in one round trip."""
+        if not rows:
+            return
+        key = [column.name for column in table.primary_key]
+        columns = [column.name for column in table.columns]
+        changes = ", ".join(
+            f"{name} = excluded.{name}" for name in columns if name not in key and name not in keep
+        )
+        conn.execute(
+            text(
+                f"insert into {table.name} "
+                f"select * from json_populate_recordset(null::{table.name}, :rows) "
+                f"on conflict ({', '.join(key)}) do update set {changes}"
+            ),
+            {"rows": json.dumps(rows, default=_time, ensure_ascii=False)},
+        )
 
     def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
         names = [column.name for column in files.columns]
@@ -162,6 +177,10 @@ def driver_url(url: str) -> URL:
 
 
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _time(value: datetime) -> str:
+    return value.isoformat()
 
 
 def _field(value: object) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from file_connector.destination.tables import dumps
 from file_connector.models import FileRecord, Identity, Json
@@ -29,9 +30,20 @@ NEWS = (
     "source",
     "project_id",
     "user_id",
+    "raw",
 )
-"""A difference in one of these, or in ``raw``, is a change of the row; so is one in ``version`` if
-the record says that its version counts content."""
+"""A difference in one of these is a change of the row; so is one in ``version`` if the record says
+that its version counts content."""
+
+news_of: Callable[[Row], tuple[Any, ...]] = itemgetter(*NEWS)
+
+
+class Held(NamedTuple):
+    """What is compared of a stored row. ``news`` has the columns ``NEWS``."""
+
+    version: int | None
+    gone_at: datetime | None
+    news: tuple[Any, ...]
 
 
 def row_of(identity: Identity, record: FileRecord, path: str) -> Row:
@@ -57,19 +69,18 @@ def row_of(identity: Identity, record: FileRecord, path: str) -> Row:
     }
 
 
-def is_older(row: Row, stored: Mapping[str, Any]) -> bool:
-    """Whether ``row`` must not overwrite ``stored``: both tell a version and ours is lower."""
-    ours, theirs = row["version"], stored["version"]
+def is_older(row: Row, held: Held) -> bool:
+    """Whether ``row`` must not overwrite what is held: both tell a version and ours is lower."""
+    ours, theirs = row["version"], held.version
     return ours is not None and theirs is not None and ours < theirs
 
 
-def is_news(row: Row, stored: Mapping[str, Any], version_is_content: bool) -> bool:
-    """Whether a reader could tell ``row`` from ``stored``."""
+def is_news(row: Row, held: Held, version_is_content: bool) -> bool:
+    """Whether a reader could tell ``row`` from what is held."""
     return (
-        any(row[name] != stored[name] for name in NEWS)
-        or (version_is_content and row["version"] != stored["version"])
-        or stored["gone_at"] is not None
-        or row["raw"] != stored["raw"]
+        news_of(row) != held.news
+        or (version_is_content and row["version"] != held.version)
+        or held.gone_at is not None
     )
 
 

@@ -698,14 +698,13 @@ class SqlKnown:
         return [_folder(row) for row in rows]
 
     def files(self, external_ids: Collection[str]) -> Mapping[str, KnownFile]:
-        found: dict[str, KnownFile] = {}
         with self._store._reading() as conn:
-            for chunk in tree.chunks(external_ids):
-                for row in conn.execute(
-                    _known_files(self._endpoint_id).where(files.c.external_id.in_(chunk))
-                ):
-                    found[row.external_id] = _known_file(row)
-        return found
+            rows = conn.execute(
+                _known_files(self._endpoint_id).where(
+                    tree.among(conn, files.c.external_id, external_ids)
+                )
+            ).all()
+        return {row.external_id: _known_file(row) for row in rows}
 
     def files_in(self, folder_id: str) -> Sequence[KnownFile]:
         with self._store._reading() as conn:
@@ -723,20 +722,6 @@ class SqlKnown:
                     files.c.endpoint_id == self._endpoint_id, files.c.gone_at.is_(None)
                 )
             ).scalar_one()
-
-
-def merge(dialect_insert: Callable[[Table], Any], table: Table, keep: Collection[str]) -> Any:
-    """INSERT ... ON CONFLICT (primary key) DO UPDATE of everything but the key and ``keep``."""
-    key = [column.name for column in table.primary_key]
-    statement = dialect_insert(table)
-    return statement.on_conflict_do_update(
-        index_elements=key,
-        set_={
-            column.name: statement.excluded[column.name]
-            for column in table.columns
-            if column.name not in key and column.name not in keep
-        },
-    )
 
 
 def _abandon(conn: Connection, error: BaseException) -> None:

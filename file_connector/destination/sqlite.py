@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.schema import CreateColumn
 
 from file_connector.destination.rows import Row
-from file_connector.destination.sql_store import SqlStore, merge
+from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
     change_counter,
     files,
@@ -96,8 +96,16 @@ class SqliteStore(SqlStore):
     def _merge(
         self, conn: Connection, table: Table, rows: Sequence[Row], keep: Collection[str] = ()
     ) -> None:
-        if rows:
-            conn.execute(merge(insert, table, keep), rows)
+        if not rows:
+            return
+        key = [column.name for column in table.primary_key]
+        statement = insert(table)
+        changes = {
+            column.name: statement.excluded[column.name]
+            for column in table.columns
+            if column.name not in key and column.name not in keep
+        }
+        conn.execute(statement.on_conflict_do_update(index_elements=key, set_=changes), rows)
 
     def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
         binders = [

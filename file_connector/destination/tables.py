@@ -76,9 +76,8 @@ class JsonValue(TypeDecorator[Json]):
         return json.loads(value)
 
 
-def dumps(value: Json) -> str:
-    """The one JSON spelling we store: sorted keys, no blanks, no escapes without need."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""The one JSON spelling we store: sorted keys, no blanks, no escapes without need."""
 
 
 class Key(TypeDecorator[str]):

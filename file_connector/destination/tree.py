@@ -5,32 +5,34 @@ All functions work inside a transaction of the caller and on one endpoint.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
     Connection,
     Subquery,
     Text,
-    and_,
-    column,
+    any_,
     func,
+    literal,
     select,
-    values,
+    text,
+    type_coerce,
 )
 
 from file_connector.destination.rows import clean_json, clean_text
-from file_connector.destination.tables import files, sync_folders
+from file_connector.destination.tables import dumps, files, sync_folders
 from file_connector.models import Folder
 
-CHUNK = 500
-"""Ids per statement; far below the limits on parameters."""
 
-
-def chunks(items: Collection[str]) -> Iterator[list[str]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, CHUNK)):
-        yield chunk
+def among(
+    conn: Connection, column: ColumnElement[str], ids: Collection[str]
+) -> ColumnElement[bool]:
+    """``column`` is one of ``ids``, however many: they travel as one parameter."""
+    if conn.dialect.name == "postgresql":
+        return column == any_(literal(list(ids), ARRAY(Text)))
+    return column.in_(select(func.json_each(dumps(list(ids))).table_valued("value").c.value))
 
 
 def clean_folder(folder: Folder) -> Folder:
@@ -44,35 +46,38 @@ def clean_folder(folder: Folder) -> Folder:
 
 def load(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> dict[str, Folder]:
     """The known folders among ``folder_ids``."""
-    found: dict[str, Folder] = {}
-    for chunk in chunks(folder_ids):
-        for row in conn.execute(
-            select(sync_folders).where(
-                sync_folders.c.endpoint_id == endpoint_id, sync_folders.c.folder_id.in_(chunk)
-            )
-        ):
-            found[row.folder_id] = Folder(row.folder_id, row.parent_id, row.name, row.state)
-    return found
+    found = conn.execute(
+        select(sync_folders).where(
+            sync_folders.c.endpoint_id == endpoint_id,
+            among(conn, sync_folders.c.folder_id, folder_ids),
+        )
+    )
+    return {
+        row.folder_id: Folder(row.folder_id, row.parent_id, row.name, row.state) for row in found
+    }
 
 
 def prefixes(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> dict[str, str]:
     """What comes before a title in the paths of files inside each of ``folder_ids``: the names from
     below the start folder, each followed by "/". Empty for the start folder and unknown folders."""
-    above: dict[str, tuple[str | None, str]] = {}
-    for chunk in chunks(folder_ids):
-        up = (
-            select(sync_folders.c.folder_id, sync_folders.c.parent_id, sync_folders.c.name)
-            .where(sync_folders.c.endpoint_id == endpoint_id, sync_folders.c.folder_id.in_(chunk))
-            .cte("up", recursive=True)
+    columns = (sync_folders.c.folder_id, sync_folders.c.parent_id, sync_folders.c.name)
+    up = (
+        select(*columns)
+        .where(
+            sync_folders.c.endpoint_id == endpoint_id,
+            among(conn, sync_folders.c.folder_id, folder_ids),
         )
-        up = up.union(
-            select(sync_folders.c.folder_id, sync_folders.c.parent_id, sync_folders.c.name).where(
-                sync_folders.c.endpoint_id == endpoint_id,
-                sync_folders.c.folder_id == up.c.parent_id,
-            )
+        .cte("up", recursive=True)
+    )
+    up = up.union(
+        select(*columns).where(
+            sync_folders.c.endpoint_id == endpoint_id,
+            sync_folders.c.folder_id == up.c.parent_id,
         )
-        for folder_id, parent_id, name in conn.execute(select(up)):
-            above[folder_id] = (parent_id, name)
+    )
+    above: dict[str, tuple[str | None, str]] = {
+        row.folder_id: (row.parent_id, row.name) for row in conn.execute(select(up))
+    }
     known: dict[str, str] = {}
     return {folder_id: _prefix(folder_id, above, known) for folder_id in folder_ids}
 
@@ -98,45 +103,44 @@ def _prefix(folder_id: str, above: dict[str, tuple[str | None, str]], known: dic
 
 def below(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> list[str]:
     """``folder_ids``, known or not, and the ids of all folders known below them, sorted."""
-    found = set(folder_ids)
-    for chunk in chunks(folder_ids):
-        inside = (
-            select(sync_folders.c.folder_id)
-            .where(sync_folders.c.endpoint_id == endpoint_id, sync_folders.c.parent_id.in_(chunk))
-            .cte("inside", recursive=True)
+    inside = (
+        select(sync_folders.c.folder_id)
+        .where(
+            sync_folders.c.endpoint_id == endpoint_id,
+            among(conn, sync_folders.c.parent_id, folder_ids),
         )
-        inside = inside.union(
-            select(sync_folders.c.folder_id).where(
-                sync_folders.c.endpoint_id == endpoint_id,
-                sync_folders.c.parent_id == inside.c.folder_id,
-            )
-        )
-        found.update(conn.scalars(select(inside.c.folder_id)))
-    return sorted(found)
-
-
-def misplaced(endpoint_id: str, prefix_of: dict[str, str], folder_ids: list[str]) -> Subquery:
-    """Live files directly in ``folder_ids`` whose path is not prefix + title: their id, right path
-    and number ``n`` (1, 2, ... in the order of ids)."""
-    place = values(column("folder_id", Text), column("prefix", Text), name="place").data(
-        [(folder_id, prefix_of[folder_id]) for folder_id in folder_ids]
+        .cte("inside", recursive=True)
     )
-    where = place.cte("place")
-    path = where.c.prefix.concat(files.c.title)
+    inside = inside.union(
+        select(sync_folders.c.folder_id).where(
+            sync_folders.c.endpoint_id == endpoint_id,
+            sync_folders.c.parent_id == inside.c.folder_id,
+        )
+    )
+    return sorted({*folder_ids, *conn.scalars(select(inside.c.folder_id))})
+
+
+def misplaced(conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]) -> Subquery:
+    """Live files directly in the folders of ``prefix_of`` whose path is not prefix + title: their
+    id, right path and number ``n`` (1, 2, ... in the order of ids)."""
+    pairs = dumps(dict(prefix_of))
+    place = (
+        func.json_each_text(literal(pairs).op("::")(text("json")))
+        if conn.dialect.name == "postgresql"
+        else func.json_each(pairs)
+    ).table_valued("key", "value", name="place")
+    path = type_coerce(place.c.value, Text).concat(files.c.title)
     return (
         select(
             files.c.external_id,
             path.label("path"),
             func.row_number().over(order_by=files.c.external_id).label("n"),
         )
-        .join_from(files, where, files.c.parent_id == where.c.folder_id)
+        .join_from(place, files, files.c.parent_id == place.c.key)
         .where(
-            and_(
-                files.c.endpoint_id == endpoint_id,
-                files.c.parent_id.in_(folder_ids),  # says what the join says, and uses the index
-                files.c.gone_at.is_(None),
-                files.c.path != path,
-            )
+            files.c.endpoint_id == endpoint_id,
+            files.c.gone_at.is_(None),
+            files.c.path != path,
         )
         .subquery("misplaced")
     )

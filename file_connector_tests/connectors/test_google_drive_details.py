@@ -1,4 +1,4 @@
-"""What a Google Drive endpoint may say, what a file of Drive becomes, and what is never imported."""
+"""What a Google Drive endpoint may say, what a file of Drive becomes, what is never imported."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -183,7 +183,7 @@ SICK: Mapping[str, Callable[[], faults.Fault]] = {
     "html 404": lambda: faults.html(404),
     "empty 200": lambda: faults.status(200, ""),
     "no object": lambda: faults.status(200, [1]),
-    "error in 200": lambda: faults.error_in_200(),
+    "error in 200": faults.error_in_200,
     "no list": lambda: faults.status(200, {"kind": "drive#fileList"}),
     "null list": lambda: faults.status(200, {"files": None, "changes": None}),
     "odd rows": lambda: faults.status(
@@ -193,11 +193,11 @@ SICK: Mapping[str, Callable[[], faults.Fault]] = {
         200, {"files": [{}], "changes": [{}], "newStartPageToken": "1"}
     ),
     "latin-1": lambda: faults.status(200, b'{"files": ["\xe9"]}'),
-    "truncated": lambda: faults.truncate(),
+    "truncated": faults.truncate,
     "truncated at once": lambda: faults.truncate(0.01),
-    "reset": lambda: faults.reset(),
+    "reset": faults.reset,
     "reset before": lambda: faults.reset(0),
-    "closed early": lambda: faults.close_early(),
+    "closed early": faults.close_early,
     "closed at once": lambda: faults.close_early(0),
 }
 
@@ -333,7 +333,7 @@ def test_folder_not_shared_names_whom_to_share_with(desk: Desk) -> None:
 
 def test_a_drive_without_membership(desk: Desk) -> None:
     drive = desk.drive.add_drive("Theirs")
-    with pytest.raises(ConfigurationError, match="Make .* a member"):
+    with pytest.raises(ConfigurationError, match=r"Make .* a member"):
         desk.connector({"drive_id": drive}).check()
 
 
@@ -581,6 +581,7 @@ def test_a_connector_can_be_closed_in_the_middle_and_twice(desk: Desk) -> None:
     next(batches)
     next(batches)
     connector.close()
+    assert isinstance(batches, Generator)
     batches.close()
     connector.close()
 

@@ -252,6 +252,7 @@ class House:
 
     def _settle(self, database_url: str | None) -> dict[str, str]:
         """Write what an operator writes; the environment."""
+        start = utc_now().date() - timedelta(days=1)  # each day costs Dagster two events
         entries = [
             {
                 "name": plot.id,
@@ -261,6 +262,7 @@ class House:
                 "user_id": "ana",
                 "endpoint_details": plot.details(),
                 "credentials": "crash",
+                "start_date": start,
             }
             for plot in self.plots.values()
         ]

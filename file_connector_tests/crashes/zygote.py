@@ -21,11 +21,13 @@ from file_connector_tests.crashes import child
 
 
 def preload() -> None:
+    import dagster
     import dagster._cli.api
     import google.oauth2.service_account
     import google_auth_httplib2
     import googleapiclient.discovery
     import requests
+    from dagster._core.instance.ref import InstanceRef
 
     import file_connector.cli
     import file_connector.connectors.autodesk.connector
@@ -35,6 +37,8 @@ def preload() -> None:
     from file_connector_tests.crashes import location
 
     location.defs.get_repository_def()
+    with dagster.DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd()))):
+        pass
 
 
 def become(order: dict[str, Any]) -> NoReturn:

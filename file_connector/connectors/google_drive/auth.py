@@ -248,8 +248,8 @@ class _TokenRequest(google.auth.transport.Request):
             answer: Json = json.loads(content)
         except (ValueError, RecursionError):
             answer = None
-        error = answer.get("error", "") if isinstance(answer, dict) else ""
-        passing = not isinstance(error, str) or error in _PASSING
+        told = answer.get("error", "") if isinstance(answer, dict) else ""
+        passing = not isinstance(told, str) or told in _PASSING
         if response.status >= 500 or response.status in (408, 429) or passing:
             raise _no_token(f"{url} answered {response.status}")
         if not isinstance(answer, dict):

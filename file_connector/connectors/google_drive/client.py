@@ -142,7 +142,7 @@ class _NoWire:
 
 
 class _Kept:
-    """A connection that still knows its socket while the last answer on it is being read; http.client
+    """A connection that knows its socket while the last answer on it is being read; http.client
     forgets it as soon as the server said that it will close."""
 
     kept: socket.socket | None = None
@@ -294,6 +294,7 @@ class DriveClient:
                 fields=CHANGE_FIELDS,
                 supportsAllDrives=True,
                 includeItemsFromAllDrives=True,
+                includeCorpusRemovals=True,  # tells a file that went elsewhere from a deleted one
                 **({"driveId": drive_id} if drive_id else {}),
             )
 

@@ -285,7 +285,7 @@ class GoogleDriveConnector:
             ]
             survey.start([f for f in frontier if f not in blind | missing], position)
             while survey.step():
-                if root.id in blind | missing:
+                if root.id in survey.refused | missing:
                     self._root_item(self._client)
                     raise ConfigurationError(
                         f"the root folder {root.id} is there but cannot be listed.",
@@ -572,7 +572,7 @@ class GoogleDriveConnector:
         )
         survey.start([root.id])
         while survey.step():
-            if root.id in survey.blind | survey.missing:
+            if root.id in survey.refused | survey.missing:
                 raise ConfigurationError(
                     f"the root folder {root.id} cannot be listed.",
                     remedy=f"Share it with {self._account.share_with} as viewer.",

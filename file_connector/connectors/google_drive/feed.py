@@ -61,7 +61,7 @@ class Placed:
     @property
     def losses(self) -> bool:
         """Something is said to be trashed, deleted or hidden."""
-        reasons = [left.reason for left in (*self.gone, *self.folders_gone)]
+        reasons = [f.reason for f in self.gone] + [f.reason for f in self.folders_gone]
         return any(reason is not GoneReason.OUT_OF_SCOPE for reason in reasons)
 
 
@@ -106,18 +106,23 @@ class Placement:
         self._moved, self._left, self._asked = {}, {}, set()
         latest = last_entries(entries)
         files: list[tuple[str, Item | None]] = []
+        off: set[str] = set()
+        """Removed from this log, and yet to be seen: they went to another corpus."""
         for item_id, entry in latest.items():
             item = None if entry.get("removed") else entry["file"]
+            moved_off = item is None and isinstance(entry.get("file"), Mapping)
             if item_id == self._root.id:
                 placed.root = placed.root or item is None or is_trashed(item)
             elif is_folder(item) if item is not None else item_id in self._tree:
-                self._note_folder(item_id, item)
+                self._note_folder(item_id, item, moved_off)
             else:
                 files.append((item_id, item))
+                if moved_off:
+                    off.add(item_id)
         placed.root = placed.root or any(_drive_lost(e, self._root) for e in entries)
         held = known.files([item_id for item_id, _ in files])
         for item_id, item in files:
-            self._place_file(item_id, item, held.get(item_id), placed)
+            self._place_file(item_id, item, held.get(item_id), placed, item_id in off)
         self._place_folders(placed)
         return placed
 
@@ -149,10 +154,12 @@ class Placement:
                 trail.pop()
         return folder_id is not None
 
-    def _note_folder(self, folder_id: str, item: Item | None) -> None:
+    def _note_folder(self, folder_id: str, item: Item | None, moved_off: bool) -> None:
         if not self._recursive:
             return
-        if item is None:
+        if moved_off:
+            self._left[folder_id] = GoneReason.OUT_OF_SCOPE
+        elif item is None:
             self._left[folder_id] = GoneReason.ACCESS_LOST
         elif is_trashed(item):
             self._left[folder_id] = GoneReason.TRASHED
@@ -184,25 +191,31 @@ class Placement:
         return True
 
     def _place_file(
-        self, item_id: str, item: Item | None, held: KnownFile | None, placed: Placed
+        self,
+        item_id: str,
+        item: Item | None,
+        held: KnownFile | None,
+        placed: Placed,
+        moved_off: bool,
     ) -> None:
         live = held is not None and held.live
         reason: GoneReason | None = None
         if item is None:
-            reason = GoneReason.DELETED
+            reason = GoneReason.OUT_OF_SCOPE if moved_off else GoneReason.DELETED
         elif is_trashed(item):
             reason = GoneReason.TRASHED
-        elif not self._wanted.takes(item) or not self._holds(item):
+        elif not self._wanted.takes(item) or not self._holds(item, ask=live):
             reason = GoneReason.OUT_OF_SCOPE
         if item is not None and reason is None:
             placed.records.append(record_of(item, self._parent(item)))
         elif live and reason is not None:
             placed.gone.append(Gone(item_id, reason))
 
-    def _holds(self, item: Item) -> bool:
+    def _holds(self, item: Item, *, ask: bool) -> bool:
+        """Strangers in strange folders cost no look-up: many tenants share an account's log."""
         if self._whole:
             return bool(item.get("driveId", self._root.in_drive) == self._root.in_drive)
-        return self.inside(self._parent(item))
+        return self.inside(self._parent(item), ask=ask)
 
     def _place_folders(self, placed: Placed) -> None:
         tree = self._tree

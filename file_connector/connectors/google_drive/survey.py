@@ -14,7 +14,7 @@ from file_connector.connectors.google_drive.mapping import (
     record_of,
 )
 from file_connector.connectors.google_drive.tree import Tree, with_state
-from file_connector.connectors.google_drive.walk import Root, Walk
+from file_connector.connectors.google_drive.walk import INCOMPLETE, Root, Walk
 from file_connector.models import (
     Batch,
     Blind,
@@ -73,7 +73,7 @@ class Survey:
         recursive: False lists only what it was given, and keeps no folders.
 
     Attributes:
-        blind: folders that may not be listed.
+        blind: folders that could not be listed; ``refused``: those that may not be.
         missing: folders that Drive would not list because it does not know them.
         listed: folders that the last step completed, with the ids of the wanted files and the
             folders in them (only with ``compare``).
@@ -94,6 +94,7 @@ class Survey:
         compare: bool = False,
     ) -> None:
         self.blind: set[str] = set()
+        self.refused: set[str] = set()
         self.missing: set[str] = set()
         self.listed: dict[str, set[str]] = {}
         self._met: dict[str, set[str]] = {}
@@ -149,6 +150,8 @@ class Survey:
                 self.listed[folder_id] = self._met.pop(folder_id, set())
         for folder_id, why in step.blind:
             self.blind.add(folder_id)
+            if why != INCOMPLETE:
+                self.refused.add(folder_id)
             folder = self._set_state(folder_id, {"blind": why})
             self._pile.blind.append(Blind(folder_id, folder.name if folder else folder_id, why))
         self.missing.update(step.missing)

@@ -138,6 +138,10 @@ class Pages:
         self._met.clear()
 
 
+INCOMPLETE = "Drive could not search it completely."
+"""Why a folder is blind although nobody refused it: ``incompleteSearch`` (files.list)."""
+
+
 @dataclass(slots=True)
 class Step:
     """What one page told.
@@ -242,7 +246,9 @@ class Walk:
             if parent is not None:
                 step.items.append((item, parent))
                 self._answered.add(parent)
-        self._incomplete = self._incomplete or page.incomplete
+        # an item that names no parent could lie in any of several: ask for each alone
+        homeless = together and any(not parents_of(item) for item in page.items)
+        self._incomplete = self._incomplete or page.incomplete or homeless
         if self._incomplete and together:
             pages.cancel()
             self._pages = None
@@ -250,7 +256,7 @@ class Walk:
         elif pages.done:
             self._pages = None
             if self._incomplete:
-                step.blind = [(parents[0], "Drive could not search it completely.")]
+                step.blind = [(parents[0], INCOMPLETE)]
             else:
                 step.listed = [p for p in parents if p in self._answered or not together]
                 self._alone.extend(p for p in parents if p not in self._answered and together)
