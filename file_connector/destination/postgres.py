@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from operator import itemgetter
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy import (
@@ -136,13 +138,12 @@ class PostgresStore(SqlStore):
         )
 
     def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
-        names = [column.name for column in files.columns]
-        lines = ["\t".join([_field(row[name]) for name in names]) for row in rows]
-        with _cursor(conn) as cursor:
-            cursor.copy_expert(
-                f"copy {files.name} ({', '.join(names)}) from stdin",
-                io.StringIO("\n".join(lines) + "\n"),
-            )
+        data = "".join(map(_line, map(_values, rows)))
+        cursor: Any = conn.connection.cursor()  # of the driver, inside our transaction
+        cursor.copy_expert(
+            f"copy {files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
+            io.StringIO(data),
+        )
 
     def _mark_seen(
         self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
@@ -176,30 +177,29 @@ def driver_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg2").difference_update_query(_NOT_FOR_LIBPQ)
 
 
-_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_COLUMNS = [column.name for column in files.columns]
+_values: Callable[[Row], tuple[Any, ...]] = itemgetter(*_COLUMNS)
+
+_NULL = f"null-{token_hex(4)}"
+"""How null is written for COPY: no field is equal to what nobody knows."""
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def _line(values: tuple[Any, ...]) -> str:
+    """A row in the text format of COPY; escaped only if something in it asks for it."""
+    fields = [value if value.__class__ is str else _text(value) for value in values]
+    line = "\t".join(fields)
+    if "\\" in line or "\n" in line or "\r" in line or line.count("\t") >= len(fields):
+        line = "\t".join([field.translate(_ESCAPES) for field in fields])
+    return f"{line}\n"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return _NULL
+    return dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _time(value: datetime) -> str:
     return value.isoformat()
-
-
-def _field(value: object) -> str:
-    """``value`` in the text format of COPY."""
-    if value is None:
-        return "\\N"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict):
-        value = dumps(value)
-    if isinstance(value, int):
-        return str(value)
-    out = str(value)
-    for plain, escaped in _ESCAPES.items():
-        if plain in out:
-            out = out.replace(plain, escaped)
-    return out
-
-
-def _cursor(conn: Connection) -> Any:
-    """A cursor of the driver, inside the transaction of ``conn``."""
-    return conn.connection.cursor()

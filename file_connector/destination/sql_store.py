@@ -466,11 +466,7 @@ class SqlStore(ABC):
             now = self._now(conn)
             lease = self._lease_of(conn, endpoint_id)
             if lease is not None and lease.expires_at > now:
-                raise BusyError(
-                    f"run {lease.run_id} is writing this endpoint since {iso(lease.acquired_at)}",
-                    remedy="It is left to finish; if it died, the endpoint is free at "
-                    f"{iso(lease.expires_at)}.",
-                )
+                raise busy(lease.run_id, lease.acquired_at, lease.expires_at)
             silent = (
                 "it ended without closing its row"
                 if lease is None
@@ -722,6 +718,14 @@ class SqlKnown:
                     files.c.endpoint_id == self._endpoint_id, files.c.gone_at.is_(None)
                 )
             ).scalar_one()
+
+
+def busy(run_id: str, acquired_at: datetime | None, expires_at: datetime | None) -> BusyError:
+    """A living run holds the endpoint."""
+    return BusyError(
+        f"run {run_id} is writing this endpoint since {iso(acquired_at)}",
+        remedy=f"It is left to finish; if it died, the endpoint is free at {iso(expires_at)}.",
+    )
 
 
 def _abandon(conn: Connection, error: BaseException) -> None:

@@ -160,9 +160,11 @@ sync_state = Table(
     Column("user_id", Text),
     Column("commit_id", Text),
     Column("stored_at", Moment),
+    Column("answer", JsonValue),
 )
 """``commit_id`` names the last transaction that wrote the row, so that a writer whose connection
-was cut while it said COMMIT can find out whether it did."""
+was cut while it said COMMIT can find out whether it did; ``answer`` is what that transaction told a
+writer over REST."""
 
 sync_folders = Table(
     "sync_folders",

@@ -139,6 +139,7 @@ def misplaced(conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]) 
         .join_from(place, files, files.c.parent_id == place.c.key)
         .where(
             files.c.endpoint_id == endpoint_id,
+            among(conn, files.c.parent_id, prefix_of),  # the join says so too; this uses the index
             files.c.gone_at.is_(None),
             files.c.path != path,
         )

@@ -14,7 +14,9 @@ from datetime import datetime
 import dagster as dg
 
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Catalog
+from file_connector.endpoints.loader import Catalog, Problem
+from file_connector.endpoints.schema import Endpoint
+from file_connector.errors import redact
 from file_connector.orchestration.factory import build_asset, build_job, quarantined_asset
 from file_connector.orchestration.io_manager import SupabaseIOManager
 from file_connector.orchestration.resources import (
@@ -66,9 +68,13 @@ def build_definitions(
         # Single-run backfills and code references are what we want, beta or not.
         warnings.simplefilter("ignore", dg.BetaWarning)
         for endpoint in catalog.endpoints:
-            asset = build_asset(endpoint, catalog.path, deployment)
-            job = build_job(endpoint, asset)
-            schedule = build_schedule(endpoint, job, mirror, now)
+            try:
+                asset = build_asset(endpoint, catalog.path, deployment)
+                job = build_job(endpoint, asset)
+                schedule = build_schedule(endpoint, job, mirror, now)
+            except Exception as error:  # noqa: BLE001 - one entry must not take all others with it
+                assets.append(_refused(endpoint, catalog, error))
+                continue
             assets.append(asset)
             jobs.append(job)
             if schedule is not None:
@@ -96,3 +102,19 @@ def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:
             quarantined_asset("endpoints_file", "endpoints file", catalog.problems, catalog.path, 1)
         )
     return specs
+
+
+def _refused(endpoint: Endpoint, catalog: Catalog, error: Exception) -> dg.AssetSpec:
+    """An entry that is valid for us, but that Dagster does not take."""
+    problem = Problem(
+        file=catalog.path.name,
+        line=endpoint.line,
+        entry=endpoint.id,
+        field="",
+        seen="",
+        allowed="",
+        message=f"Dagster does not accept it: {redact(error)}.",
+        remedy="Please report this, with the entry and the version of its plug-in, if any.",
+    )
+    log.error("%s", problem)
+    return quarantined_asset(endpoint.id, endpoint.name, [problem], catalog.path, endpoint.line)

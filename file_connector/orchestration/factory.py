@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.definitions.utils import is_valid_owner
 
 from file_connector.deployment import Deployment
 from file_connector.endpoints.loader import Problem
@@ -28,7 +29,6 @@ ENDPOINT_TAG = "file_connector/endpoint"
 
 IO_MANAGER_KEY = "supabase_io_manager"
 QUARANTINE = "quarantined"
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
 def asset_key(endpoint_id: str) -> dg.AssetKey:
@@ -123,7 +123,7 @@ def group_name(project_id: str) -> str:
 
 def owner(user_id: str) -> str:
     """Dagster's owners are e-mail addresses or teams; a SaaS user may be neither."""
-    return user_id if _EMAIL.fullmatch(user_id) else f"team:{user_id}"
+    return user_id if is_valid_owner(user_id) else f"team:{user_id}"
 
 
 def tag_value(text: str) -> str:

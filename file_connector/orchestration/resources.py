@@ -3,6 +3,7 @@ from the environment at the moment they are needed."""
 
 import functools
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,12 +15,18 @@ from file_connector.deployment import Deployment
 from file_connector.destination.base import Store
 from file_connector.endpoints.schema import Endpoint
 
-_KEYS = {"autodesk_construction_cloud": "autodesk"}
+_KEYS = {"google_drive": "google_drive", "autodesk_construction_cloud": "autodesk"}
+_TAKEN = {*_KEYS.values(), "supabase", "supabase_io_manager", "io_manager"}
 
 
 def resource_key(endpoint: Endpoint) -> str:
-    """The key of the resource that opens connectors of this endpoint's type."""
-    return _KEYS.get(endpoint.endpoint_type, endpoint.endpoint_type)
+    """The key of the resource that opens connectors of this endpoint's type: for a plug-in's type
+    its name, as an identifier of its own."""
+    known = _KEYS.get(endpoint.endpoint_type)
+    if known is not None:
+        return known
+    key = re.sub(r"\W+", "_", endpoint.endpoint_type, flags=re.ASCII).strip("_")
+    return f"source_{key}" if key in _TAKEN or not key.isidentifier() else key
 
 
 def current_deployment() -> Deployment:

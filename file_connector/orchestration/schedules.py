@@ -30,7 +30,7 @@ from file_connector.orchestration.factory import (
 from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.guards import Hurried, Unopened
 from file_connector.orchestration.resources import resource_key
-from file_connector.sync.plan import decide
+from file_connector.sync.plan import backoff, decide
 from file_connector.times import utc_now
 
 PROBE_SECONDS = 20.0
@@ -41,6 +41,7 @@ events (some 20 kB and 50 ms on SQLite), and the very first run would have hundr
 DAY_MINUTES = 24 * 60
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
+MAX_RETRIES_TAG = "dagster/max_retries"
 _IN_PROGRESS = (
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -105,12 +106,13 @@ def evaluate(
         connector: Connector = open_connector(endpoint, store)
     except FileConnectorError as error:
         connector = Unopened(error, state)
+    lost = bury_the_dead(endpoint, store, instance, now)
     with closing(Hurried(connector, PROBE_SECONDS)) as hurried:
         decision = decide(endpoint.identity, hurried, store, now)
-    why = one_line(redact(decision.why))
+    why = one_line(redact(f"{lost}; {decision.why}" if lost else decision.why))
     if not decision.run:
         return dg.SkipReason(why)
-    busy = in_flight(endpoint.id, store, instance, now)
+    busy = in_flight(endpoint.id, instance)
     if busy is not None:
         return dg.SkipReason(f"{busy}; this tick would have launched one: {why}")
     log.info("endpoint '%s': %s", endpoint.id, why)
@@ -140,36 +142,56 @@ def days_to_cover(
     return start, today
 
 
-def in_flight(
-    endpoint_id: str, store: Store, instance: dg.DagsterInstance, now: datetime
+def bury_the_dead(
+    endpoint: Endpoint, store: Store, instance: dg.DagsterInstance, now: datetime
 ) -> str | None:
-    """What already waits or runs for this endpoint, in words; None if the way is free.
+    """Declare failed what is in progress but has no process any more; what it found, in words.
 
     A run whose whole process tree was killed stays "started" in Dagster for good and would block
-    its endpoint's pool; here it is found by its silence and declared failed.
+    its endpoint's pool, other people's runs included; so every tick looks, whatever the provider
+    says. A lost scheduled run counts as a failed one: the first is followed by another at once,
+    later ones in a row after a back-off. Lost runs that a person asked for are for Dagster to retry.
     """
+    lost = None
+    for record in _running(endpoint.id, instance):
+        run = record.dagster_run
+        if not _is_dead(record, store, instance, now):
+            continue
+        lost = f"run {run.run_id[:8]} lost its process"
+        log.warning("endpoint '%s': %s", endpoint.id, lost)
+        if MODE_TAG in run.tags:
+            status = store.status(endpoint.id)
+            failures = status.failures if status else 0
+            retry_at = now + backoff(failures) if failures else None
+            store.note_failure(endpoint.identity, now, lost, retry_at)
+            instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
+        instance.report_run_failed(
+            run,
+            "The run's process is gone: it holds no lease and says nothing. Nothing that"
+            " it stored is lost; the next run goes on from there.",
+        )
+    return lost
+
+
+def in_flight(endpoint_id: str, instance: dg.DagsterInstance) -> str | None:
+    """What already waits or runs for this endpoint, in words; None if the way is free."""
+    for record in _running(endpoint_id, instance):
+        run = record.dagster_run
+        return f"run {run.run_id[:8]} is {run.status.value.lower()}"
     waiting = instance.get_run_records(
         dg.RunsFilter(statuses=_WAITING, tags={ENDPOINT_TAG: endpoint_id}), limit=1
     )
-    running = [
+    if waiting:
+        return f"run {waiting[0].dagster_run.run_id[:8]} waits in the queue"
+    return None
+
+
+def _running(endpoint_id: str, instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
+    return [
         record
         for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS))
         if endpoint_id in _endpoints_of(record.dagster_run)
     ]
-    for record in running:
-        run = record.dagster_run
-        if _is_dead(record, store, instance, now):
-            log.warning("run %s of endpoint '%s' lost its process", run.run_id, endpoint_id)
-            instance.report_run_failed(
-                run,
-                "The run's process is gone: it holds no lease and says nothing. Nothing that"
-                " it stored is lost; the next run goes on from there.",
-            )
-        else:
-            return f"run {run.run_id[:8]} is {run.status.value.lower()}"
-    if waiting:
-        return f"run {waiting[0].dagster_run.run_id[:8]} waits in the queue"
-    return None
 
 
 def _endpoints_of(run: dg.DagsterRun) -> set[str]:

@@ -360,9 +360,7 @@ class SyncRun:
             raise BugError("the connector's window ended without saying that it was done")
         blind = self._below_blind(replace(self._state, blind=_blind_json(self._tally.blind)))
         held = self._store.live_between(self._identity.endpoint_id, start, end)
-        missing = [
-            f for f in held if f.external_id not in seen and f.parent_id not in blind
-        ]
+        missing = [f for f in held if f.external_id not in seen and f.parent_id not in blind]
         for i in range(0, len(missing), CHUNK):
             for batch in self._connector.resolve(missing[i : i + CHUNK], self._known):
                 self._store_batch(batch, self._state)
@@ -470,9 +468,7 @@ class SyncRun:
             status = self._store.status(self._identity.endpoint_id)
             failures = status.failures if status else 0
             now = self._now()
-            self._store.note_failure(
-                self._identity, now, message, now + plan.backoff(failures + 1)
-            )
+            self._store.note_failure(self._identity, now, message, now + plan.backoff(failures + 1))
         except FileConnectorError as error:
             log.warning("the failure could not be noted: %s", error)
 

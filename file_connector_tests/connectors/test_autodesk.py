@@ -89,6 +89,29 @@ def test_without_project_files_all_other_top_folders_are_listed_and_said_so(site
     assert told.notes == ["the project has no folder 'Project Files'; listing 'Shared' instead"]
 
 
+@pytest.mark.parametrize(
+    ("end", "reason"), [("delete", GoneReason.DELETED), ("deny", GoneReason.ACCESS_LOST)]
+)
+def test_start_folders_come_and_go(site: Site, end: str, reason: GoneReason) -> None:
+    aps = site.sandbox.aps
+    aps.delete(site.files)
+    one, two = (aps.add_folder(name, site.project) for name in ("One", "Two"))
+    stays, leaves = aps.add_item("1.pdf", one), aps.add_item("2.pdf", aps.add_folder("In", two))
+    sync = site.sync()
+    sync.tick()
+    assert sync.memory.live == {stays, leaves}
+    getattr(aps, end)(two)
+    assert sync.connector.probe(sync.cursor, sync.memory).changed
+    sync.tick()
+    assert sync.memory.gone == {leaves: reason}
+    three = aps.add_folder("Three", site.project)
+    comes = aps.add_item("3.pdf", three)
+    assert sync.connector.probe(sync.cursor, sync.memory).changed
+    sync.tick()
+    assert sync.memory.live == {stays, comes}
+    assert not sync.connector.probe(sync.cursor, sync.memory).changed
+
+
 def test_project_files_stay_the_start_after_a_rename(site: Site, synced: Sync) -> None:
     site.sandbox.aps.rename(site.files, "Projektdateien")
     synced.tick()
@@ -648,7 +671,7 @@ def test_a_listing_older_than_what_the_fast_way_stored_is_not_believed(
     item = synced.memory.files_in(site.models)[0].external_id
     other = site.connector()
     since = log.mark()
-    renamed = []
+    renamed: list[str] = []
 
     def interrupt(batch: Batch) -> None:
         if batch.sweep is None or renamed or not batch.records:

@@ -71,6 +71,16 @@ def test_twenty_endpoints_share_one_access_token(site: Site) -> None:
     assert site.sandbox.log.count("aps.token") == 1
 
 
+def test_endpoints_that_wake_together_ask_for_one_access_token(site: Site) -> None:
+    site.sandbox.faults.add(faults.delay(0.2), kind="aps.token", times=None)
+    threads = [threading.Thread(target=site.connector().check) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert site.sandbox.log.count("aps.token") == 1
+
+
 def test_other_credentials_share_nothing(site: Site) -> None:
     site.sandbox.aps.add_client("other", "other-secret")
     site.connector().check()

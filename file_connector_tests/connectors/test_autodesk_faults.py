@@ -510,6 +510,23 @@ def test_s28_paging_drift(site: Site, page: int, leaves: int, comes: str, first:
     assert rows(sync.memory) == site.truth()
 
 
+def test_s28_entries_that_come_twice_make_the_folder_be_read_again(site: Site) -> None:
+    """Even if no rollup tells of the file that slipped in before the page already read."""
+    aps = site.sandbox.aps
+    aps.add_items(401, site.level)
+    slipped: list[str] = []
+
+    def slip() -> None:
+        with aps.silent():
+            slipped.append(aps.add_item("0 first.pdf", site.level))
+
+    site.sandbox.faults.add(faults.before(slip), path=path_of(site.level), nth=2)
+    sync = site.sync()
+    sync.tick()
+    assert slipped[0] in sync.memory.live
+    assert rows(sync.memory) == site.truth()
+
+
 def test_s28_a_folder_that_never_holds_still_ends_the_run_partial(site: Site) -> None:
     site.sandbox.aps.add_items(401, site.level)
     sync = site.sync()

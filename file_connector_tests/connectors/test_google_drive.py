@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from file_connector.connectors.google_drive.connector import GoogleDriveConnector
 from file_connector.errors import ConfigurationError
 from file_connector.models import Batch, GoneReason
 from file_connector.sandbox import ACCOUNT, DOCUMENT, OWNER, SHORTCUT, SPREADSHEET, faults
@@ -302,6 +303,18 @@ def test_s12_a_shared_drive_lives(desk: Desk) -> None:
     desk.assert_true(sync, drive)
 
 
+def test_s12_a_drive_that_does_not_show_its_top_folder(desk: Desk) -> None:
+    drive = desk.drive.add_drive("Drive", members=[ACCOUNT])
+    desk.drive.add_file("a.pdf", desk.drive.add_folder("F", drive))
+    desk.sandbox.faults.add(
+        faults.google_error(404, "notFound"), path=f"/files/{drive}", times=None
+    )
+    sync = desk.sync(drive_id=drive)
+    assert sync.connector.check()
+    sync.tick()
+    desk.assert_true(sync, drive)
+
+
 def test_s12_a_folder_of_a_shared_drive_without_membership(desk: Desk) -> None:
     """Only the folder is shared with us: the drive's own log is refused, the user's is read."""
     drive = desk.drive.add_drive("Drive", members=[OWNER])
@@ -397,20 +410,17 @@ def test_s15_multi_parent_query_that_leaves_some_parents_out(desk: Desk) -> None
 
 # -- cursor and crash ----------------------------------------------------------------------------
 def test_s16_the_token_is_older_than_the_listing(desk: Desk) -> None:
+    """The root is listed; while A is, a file appears in the root."""
     desk.drive.add_folder("A", desk.root)
-
-    def meanwhile(batch: Batch) -> None:
-        if batch.done:
-            desk.drive.add_file("meanwhile.pdf", desk.root, modified=OLD)
-            sync.on_batch = None
-
+    desk.sandbox.faults.add(
+        faults.before(lambda: desk.drive.add_file("meanwhile.pdf", desk.root, modified=OLD)),
+        kind="drive.files.list",
+        nth=2,
+    )
     sync = desk.sync()
-    sync.on_batch = meanwhile
     sync.tick()
     assert sync.memory.titles == ["meanwhile.pdf"]
     desk.assert_true(sync)
-    kinds = [c.kind for c in desk.sandbox.log.calls()]
-    assert kinds.index("drive.changes.getStartPageToken") < kinds.index("drive.files.list")
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -427,6 +437,26 @@ def test_s17_kill_at_every_commit(desk: Desk, after: bool) -> None:
     sync.tick()
     desk.assert_true(sync)
     assert sync.memory.writes == 2800, "no file is written twice"
+
+
+def test_s17_no_cursor_is_stored_before_what_it_stands_for(desk: Desk, synced: Sync) -> None:
+    """At every commit, everything older than the cursor is in the rows."""
+    outside = desk.drive.add_folder("Outside")
+    for n in range(2):
+        folder = desk.drive.add_folder(f"N{n}", outside)
+        desk.drive.add_files(1200, folder, modified=OLD)
+        desk.drive.add_file("nested.pdf", desk.drive.add_folder("below", folder))
+        desk.drive.move(folder, desk.a)
+    cursors = []
+
+    def look(batch: Batch) -> None:
+        if batch.cursor is not None:
+            cursors.append(batch.cursor)
+            desk.assert_true(synced)
+
+    synced.after_batch = look
+    synced.tick()
+    assert cursors
 
 
 @pytest.mark.parametrize("at", range(1, 9))
@@ -694,9 +724,7 @@ def test_s37_files_of_others_in_folders_we_do_not_know_cost_no_look_up(
     assert nested not in synced.memory.tree
 
 
-def test_s03_where_one_of_ours_went_is_looked_up_once_per_folder(
-    desk: Desk, synced: Sync
-) -> None:
+def test_s03_where_one_of_ours_went_is_looked_up_once_per_folder(desk: Desk, synced: Sync) -> None:
     theirs = desk.drive.add_folder("Their folder", shared_with=[ACCOUNT])
     nested = desk.drive.add_folder("secret project", theirs)
     synced.tick()
@@ -902,6 +930,7 @@ def test_a_sweep_interrupted_by_the_feed_does_not_bring_back_what_left(
     def meanwhile(batch: Batch) -> None:
         if batch.sweep is not None and not batch.done and len(batch.records) > 100 and not acted:
             acted.append("now")
+            fetched_ahead(synced)
             desk.drive.move(leaving, outside)
             desk.drive.trash(first[0])
             for later in synced.connector.changes(synced.cursor, synced.memory):
@@ -917,18 +946,17 @@ def test_a_sweep_interrupted_by_the_feed_does_not_bring_back_what_left(
 
 def test_the_same_with_a_whole_drive(desk: Desk) -> None:
     drive = desk.drive.add_drive("Drive", members=[ACCOUNT])
-    folder = desk.drive.add_folder("F", drive)
-    desk.drive.add_files(3000, folder)
+    unseen = set(desk.drive.add_files(3000, desk.drive.add_folder("F", drive)))
     sync = desk.sync(drive_id=drive)
     sync.tick()
     acted: list[str] = []
 
     def meanwhile(batch: Batch) -> None:
+        unseen.difference_update(r.external_id for r in batch.records)
         if batch.sweep is not None and len(batch.records) > 100 and len(acted) < 2:
-            shown = {r.external_id for r in batch.records}
-            victim = next(f for f in desk.drive.below(folder) if f not in shown)
-            acted.append(victim)
-            desk.drive.trash(victim)
+            fetched_ahead(sync)
+            acted.append(min(unseen))  # the sandbox lists equals by id: it is on the next page
+            desk.drive.trash(acted[-1])
             for later in sync.connector.changes(sync.cursor, sync.memory):
                 sync.memory.apply(later, sync.pass_no)
                 sync.cursor = later.cursor or sync.cursor
@@ -975,6 +1003,12 @@ def test_first_sync_asks_for_many_folders_at_once(desk: Desk) -> None:
 
 
 # -- helpers -------------------------------------------------------------------------------------
+def fetched_ahead(sync: Sync) -> None:
+    """Wait until what the connector fetches in the background has arrived."""
+    assert isinstance(sync.connector, GoogleDriveConnector)
+    sync.connector._wires.submit(lambda: None).result(10)
+
+
 def kill_at(sync: Sync, batch: int, *, after: bool) -> None:
     """The next run dies at its n-th batch, before or after that is stored."""
     left = [batch]

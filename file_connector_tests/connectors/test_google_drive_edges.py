@@ -24,9 +24,7 @@ def test_s13_a_root_that_could_not_be_searched_completely_is_blind_not_misconfig
     desk.drive.add_file("plan.pdf", desk.root)
     sync = desk.sync()
     sync.tick()
-    fault = desk.sandbox.faults.add(
-        faults.incomplete_search(), kind="drive.files.list", times=None
-    )
+    fault = desk.sandbox.faults.add(faults.incomplete_search(), kind="drive.files.list", times=None)
     told = sync.sweep()
     assert fault.hits
     assert [b.folder_id for b in told.blind] == [desk.root]

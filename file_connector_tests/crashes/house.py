@@ -52,7 +52,7 @@ from file_connector.destination.base import RunRow
 from file_connector.destination.open import open_store
 from file_connector.destination.tables import sync_leases, sync_state
 from file_connector.models import Identity, Mode, Outcome, RunReport
-from file_connector.orchestration.factory import ENDPOINT_TAG
+from file_connector.orchestration.factory import ENDPOINT_TAG, asset_key
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
 from file_connector.sync.run import SyncRun
@@ -87,6 +87,24 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
         time.sleep(0.02)
     return answer
+
+
+class Hold:
+    """A request that is not answered until we say so."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._go = threading.Event()
+
+    def __call__(self) -> None:
+        self._reached.set()
+        self._go.wait(PATIENCE)
+
+    def reached(self) -> None:
+        assert self._reached.wait(PATIENCE), "nobody asks the provider anything"
+
+    def let_go(self) -> None:
+        self._go.set()
 
 
 class Child:
@@ -333,7 +351,7 @@ class House:
 
     def pass_time(self, plot: Plot, span: timedelta) -> None:
         """Time passes: the ticks' clock goes on, the lease's end comes nearer."""
-        self.clock.write_text(str(float(self.clock.read_text()) + span.total_seconds()))
+        self.pass_clock(span)
         with self.store._engine.begin() as conn:
             for lease in conn.execute(
                 sync_leases.select().where(sync_leases.c.endpoint_id == plot.id)
@@ -343,6 +361,10 @@ class House:
                     .where(sync_leases.c.endpoint_id == plot.id)
                     .values(expires_at=lease.expires_at - span)
                 )
+
+    def pass_clock(self, span: timedelta) -> None:
+        """Time passes, and whoever lives renews his lease."""
+        self.clock.write_text(str(float(self.clock.read_text()) + span.total_seconds()))
 
     def make_sweep_due(self, plot: Plot) -> None:
         with self.store._engine.begin() as conn:
@@ -362,12 +384,16 @@ class House:
         (repository,) = location.get_repositories().values()
         return repository.get_schedule(f"{plot.id}_schedule")
 
-    def tick(self, plot: Plot) -> InstigatorTick:
+    def tick(self, plot: Plot, *, lease_renewed: bool = False) -> InstigatorTick:
         """The next tick of the endpoint's schedule, as the scheduler makes it; it may submit a run
         to the queue."""
         schedule = self.schedule(plot)
         due = next(schedule.execution_time_iterator(self.now().timestamp() + 1))
-        self.pass_time(plot, due - self.now() + timedelta(seconds=1))
+        span = due - self.now() + timedelta(seconds=1)
+        if lease_renewed:
+            self.pass_clock(span)
+        else:
+            self.pass_time(plot, span)
         origin, selector = schedule.get_remote_origin_id(), schedule.selector_id
         since = due.timestamp() - 1
         state = self.instance.get_instigator_state(origin, selector)
@@ -430,9 +456,58 @@ class House:
         """Newest first."""
         return list(self.instance.get_runs(dg.RunsFilter(tags={ENDPOINT_TAG: plot.id})))
 
+    def wait_for(self, what: list[Child]) -> list[Child]:
+        """``what``, as soon as it is not empty."""
+        wait_for(lambda: what, "the process")
+        return what
+
     def strike(self, request: int, action: Callable[[], object]) -> Any:
         """Do this before the n-th request from now on is answered; the rule."""
         return self.sandbox.faults.add(before_request(action), kind="*", nth=request)
+
+    def hold(self, request: int = 2) -> Hold:
+        """The n-th request from now on waits."""
+        hold = Hold()
+        self.strike(request, hold)
+        return hold
+
+    def materialize(self, plot: Plot, days: tuple[str, str] | None = None) -> dg.DagsterRun:
+        """What the UI's Materialize does: a run of the asset over a range of its partitions (the
+        last one by default), queued."""
+        today = utc_now().date().isoformat()
+        first, last = days or (today, today)
+        context = self.workspace.create_request_context()
+        location = context.get_code_location("file_connector")
+        (repository,) = location.get_repositories().values()
+        job = repository.get_full_job(f"{plot.id}_sync")
+        selection = frozenset({asset_key(plot.id)})
+        job = location.get_job(job.get_subset_selector(selection, None))
+        tags = {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        }
+        plan = location.get_execution_plan(job, {}, None, None)
+        run = self.instance.create_run(
+            job_name=job.name,
+            run_id=None,
+            run_config={},
+            status=dg.DagsterRunStatus.NOT_STARTED,
+            tags=tags,
+            root_run_id=None,
+            parent_run_id=None,
+            step_keys_to_execute=None,
+            execution_plan_snapshot=plan.execution_plan_snapshot,
+            job_snapshot=job.job_snapshot,
+            parent_job_snapshot=job.parent_job_snapshot,
+            asset_selection=selection,
+            asset_check_selection=None,
+            resolved_op_selection=None,
+            op_selection=None,
+            remote_job_origin=job.get_remote_origin(),
+            job_code_origin=job.get_python_origin(),
+            asset_graph=repository.asset_graph,
+        )
+        return self.instance.submit_run(run.run_id, context)
 
     # -- the promise -----------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class Supabase:
 def supabase(postgres_server: PostgresServer) -> Iterator[Supabase]:
     made = []
     for role in ROLES:
-        if not postgres_server.execute(f"select from pg_roles where rolname = '{role}'"):
+        if not postgres_server.execute(f"select 1 from pg_roles where rolname = '{role}'"):
             bypass = "bypassrls" if role == "service_role" else ""
             postgres_server.execute(f"create role {role} nologin {bypass}")
             made.append(role)

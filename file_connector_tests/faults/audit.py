@@ -76,7 +76,9 @@ class Audited:
         assert len(fresh) == len(set(fresh)), "change_seq is unique"
         dead = {i for i in changed if was[i]["gone_at"] is None and now[i]["gone_at"] is not None}
         delta = [a - b for a, b in zip(after["counts"], before["counts"], strict=True)]
-        assert delta == [len(new), len(changed - dead), len(dead)], "counts are the database's delta"
+        assert delta == [len(new), len(changed - dead), len(dead)], (
+            "counts are the database's delta"
+        )
         assert [result.inserted, result.updated, result.tombstoned] == delta
         for i, row in now.items():
             tenant = (row["source"], row["project_id"], row["user_id"])

@@ -30,9 +30,7 @@ def stores(postgres_server: PostgresServer) -> Iterator[dict[str, SqlStore]]:
     """One SQLite file and one Postgres database for all cases; each case is its own endpoint. A
     lease ends at once, so that a case need not wait for its dead."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(
-        dir=memory if os.access(memory, os.W_OK) else None
-    ) as folder:
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         opened: dict[str, SqlStore] = {
             "sqlite": SqliteStore(Path(folder) / "supabase.db", lease_seconds=0.0),
             "postgres": PostgresStore(

@@ -156,5 +156,3 @@ def test_the_store_refuses_a_commit(commit_number: int, story: Story) -> None:
         assert status is not None
         assert "the database is restarting" in status.message
     story.ends_well()
-
-

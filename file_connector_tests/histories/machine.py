@@ -254,7 +254,9 @@ def rows_of(store: SqlStore, endpoint_id: str) -> Mapping[str, tuple[Seen, str |
     """All rows of an endpoint, tombstones included; tenant columns are checked on the way."""
     found = {}
     with store._engine.connect() as conn:
-        rows = conn.execute(select(files).where(files.c.endpoint_id == endpoint_id)).mappings().all()
+        rows = (
+            conn.execute(select(files).where(files.c.endpoint_id == endpoint_id)).mappings().all()
+        )
     for row in rows:
         assert (row["project_id"], row["user_id"]) == ("tower-42", "ana")
         assert json.dumps(row["raw"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -18,7 +19,8 @@ from file_connector.deployment import Deployment
 from file_connector.endpoints.loader import Catalog, load_endpoints
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.factory import group_name, owner, tag_value
-from file_connector_tests.endpoints.fakes import load
+from file_connector.orchestration.resources import resource_key
+from file_connector_tests.endpoints.fakes import SPEC, Only, load
 from file_connector_tests.orchestration.conftest import House
 
 CHECKOUT = Path(file_connector.__file__).parent.parent
@@ -198,6 +200,7 @@ def test_names_become_what_dagster_allows() -> None:
     assert group_name("***") == "project"
     assert owner("ana@example.com") == "ana@example.com"
     assert owner("ana") == "team:ana"
+    assert owner("an a@example.com") == "team:an a@example.com"
     assert tag_value("ana@example.com") == "ana-example.com"
     assert len(tag_value("x" * 100)) == 63
 
@@ -213,6 +216,46 @@ def test_odd_tenants_load(house: House, tmp_path: Path) -> None:
     defs = house.definitions(load(tmp_path, odd))
     [first, _] = sorted(defs.resolve_all_asset_specs(), key=lambda s: str(s.key))
     assert r"A \[link\]" in str(first.description)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "key"),
+    [
+        ("google_drive", "google_drive"),
+        ("autodesk_construction_cloud", "autodesk"),
+        ("sharepoint", "sharepoint"),
+        ("share-point", "share_point"),
+        ("supabase", "source_supabase"),
+        ("autodesk", "source_autodesk"),
+        ("4shared", "source_4shared"),
+    ],
+)
+def test_every_type_has_a_resource_of_its_own(house: House, type_name: str, key: str) -> None:
+    endpoint = house.endpoint().model_copy(update={"endpoint_type": type_name})
+    assert resource_key(endpoint) == key
+
+
+def test_s38_an_entry_dagster_refuses_takes_no_other_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd_kind = Only(SPEC, replace(SPEC, type="odd", kind="not a kind!"))
+    text = """
+    endpoints:
+      - {name: Good, endpoint_type: fake, project_id: p, user_id: u,
+         endpoint_details: {folder_id: x}}
+      - {name: Odd, endpoint_type: odd, project_id: p, user_id: u,
+         endpoint_details: {folder_id: x}}
+    """
+    path = tmp_path / "endpoints.yaml"
+    path.write_text(dedent(text))
+    defs = build_definitions(
+        load_endpoints(path, odd_kind),
+        deployment=Deployment.from_environ({}, tmp_path, odd_kind),
+    )
+    groups = {s.key.path[1]: s.group_name for s in defs.resolve_all_asset_specs()}
+    assert groups == {"good": "p", "odd": "quarantined"}
+    assert [s.name for s in defs.get_repository_def().schedule_defs] == ["good_schedule"]
+    assert "Dagster does not accept it" in caplog.text
 
 
 def test_the_deployment_can_be_given(tmp_path: Path) -> None:

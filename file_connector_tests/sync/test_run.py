@@ -18,6 +18,8 @@ from file_connector.errors import (
 from file_connector.models import (
     Batch,
     Blind,
+    Commit,
+    CommitResult,
     FileRecord,
     Folder,
     Gone,
@@ -33,7 +35,9 @@ from file_connector_tests.sync.scripted import ScriptedConnector, listing
 ME = an_identity()
 
 
-def run(source: ScriptedConnector, store: Store, mode: Mode = Mode.INCREMENTAL, **kw: Any) -> RunReport:
+def run(
+    source: ScriptedConnector, store: Store, mode: Mode = Mode.INCREMENTAL, **kw: Any
+) -> RunReport:
     return SyncRun(ME, source, store, mode, now=kw.pop("now", lambda: NOON), **kw).drain()
 
 
@@ -130,12 +134,27 @@ class TestFastWay:
 
     def test_batches_count_only_once_stored(self, store: Store) -> None:
         source = synced(store, a_file("a"))
-        source.change_scripts = [
-            [Batch(records=[a_file("b")], cursor="t2"), TransientError("cut")]
-        ]
+        source.change_scripts = [[Batch(records=[a_file("b")], cursor="t2"), TransientError("cut")]]
         with pytest.raises(TransientError):
             run(source, store)
         assert (store.state(ME.endpoint_id).cursor, live(store, "b")) == ("t2", {"b"})
+
+    def test_s17_the_cursor_is_never_ahead_of_the_data(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = synced(store, a_file("a"))
+        source.change_scripts = [[Batch(records=[a_file("b")], cursor="t2")]]
+        commit = store.commit
+
+        def cut(change: Commit) -> CommitResult:
+            if change.records:
+                raise TransientError("the connection was cut")
+            return commit(change)
+
+        monkeypatch.setattr(store, "commit", cut)
+        with pytest.raises(TransientError):
+            run(source, store)
+        assert store.state(ME.endpoint_id).cursor == "t1"
 
     def test_s18_rejected_cursor_lists_everything_then_takes_the_new_one(
         self, store: Store
@@ -363,7 +382,9 @@ class TestOneWriter:
     def test_s41_the_second_run_is_told_who_works(self, store: Store) -> None:
         source = synced(store, a_file("a"))
         other = SyncRun(ME, synced(store), store, now=lambda: NOON)
-        source.change_scripts = [[lambda: pytest.raises(BusyError, other.drain), Batch(cursor="t2")]]
+        source.change_scripts = [
+            [lambda: pytest.raises(BusyError, other.drain), Batch(cursor="t2")]
+        ]
         assert run(source, store).outcome is Outcome.COMPLETE
 
     def test_a_stale_state_writes_nothing(self, store: Store) -> None:
@@ -417,9 +438,7 @@ class TestOneWriter:
             [Batch(records=[a_file("b")], cursor="t2"), Batch(records=[a_file("c")], cursor="t3")]
         ]
         clock = iter(range(0, 100_000, 10))
-        report = run(
-            source, store, time_limit_seconds=5, monotonic=lambda: float(next(clock))
-        )
+        report = run(source, store, time_limit_seconds=5, monotonic=lambda: float(next(clock)))
         assert report.outcome is Outcome.PARTIAL
         assert (report.cursor_after, live(store, "b", "c")) == ("t2", {"b"})
 
@@ -468,5 +487,3 @@ class TestPlumbing:
         with pytest.raises(RuntimeError):
             run(source, store)
         assert "canary" not in store.runs(ME.endpoint_id)[0].reason
-
-

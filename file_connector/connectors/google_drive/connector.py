@@ -17,6 +17,7 @@ from file_connector.connectors.google_drive.auth import Account
 from file_connector.connectors.google_drive.client import DriveClient, Item, Wires
 from file_connector.connectors.google_drive.feed import Placement, first_concern
 from file_connector.connectors.google_drive.mapping import (
+    FOLDER,
     Filter,
     is_folder,
     is_trashed,
@@ -30,6 +31,7 @@ from file_connector.connectors.google_drive.walk import NO_FOLDERS, ONLY_FOLDERS
 from file_connector.errors import (
     ConfigurationError,
     CursorRejectedError,
+    FileConnectorError,
     ForbiddenError,
     NotFoundError,
     TransientError,
@@ -121,7 +123,7 @@ class GoogleDriveConnector:
         if not self._account.is_service:
             try:
                 who = f"Google user {client.user_email() or '(unnamed)'}"
-            except (NotFoundError, ForbiddenError):
+            except FileConnectorError:
                 pass  # a nicety, not needed to sync
         root, _, note = self._locate(client, item)
         page = client.files(root.children([root.id]))
@@ -166,7 +168,11 @@ class GoogleDriveConnector:
         what = "shared drive" if self._details.drive_id else "folder"
         try:
             item = client.file(root_id)
+            if self._details.drive_id:
+                item = {**item, "driveId": self._details.drive_id}
         except (NotFoundError, ForbiddenError) as error:
+            if self._details.drive_id and self._is_member(client, root_id):
+                return {"id": root_id, "mimeType": FOLDER, "driveId": root_id, "name": root_id}
             sharer = self._account.share_with
             remedy = (
                 f"Make {sharer} a member of it, or correct drive_id."
@@ -188,6 +194,14 @@ class GoogleDriveConnector:
                 remedy="Restore it, or choose another folder.",
             )
         return item
+
+    def _is_member(self, client: DriveClient, drive_id: str) -> bool:
+        """Whether the drive tells us its changes, even if it does not show its top folder."""
+        try:
+            client.start_token(drive_id)
+        except (NotFoundError, ForbiddenError):
+            return False
+        return True
 
     def _locate(self, client: DriveClient, item: Item) -> tuple[Root, str, str]:
         """The root, a start token of its log, and a note if that is not the best log."""

@@ -66,7 +66,9 @@ class Root:
     def children(self, parents: Sequence[str]) -> dict[str, str]:
         """Everything alive directly inside any of ``parents``."""
         terms = " or ".join(f"{quoted(parent)} in parents" for parent in parents)
-        return self.query(f"({terms}) and trashed = false")
+        if len(parents) > 1:  # `and` and `or` have no agreed precedence
+            terms = f"({terms})"
+        return self.query(f"{terms} and trashed = false")
 
 
 ONLY_FOLDERS = f"mimeType = '{FOLDER}' and trashed = false"

@@ -726,14 +726,13 @@ $$;
 
 -- -- lent to connectors ---------------------------------------------------------------------------
 
--- Reserves the next free slot of a call budget; the wait until it. If that is longer than `longest`,
+-- Reserves the next free slot of a call budget; the seconds until it. If that is longer than `longest`,
 -- nothing is reserved.
 create or replace function public.file_connector_reserve_slot(
     bucket text, spacing interval, slack interval, longest interval,
     moment timestamptz default null
-) returns interval
-language plpgsql security definer
-set search_path = '' set intervalstyle = 'postgres' set lock_timeout = '20s' as $$
+) returns numeric
+language plpgsql security definer set search_path = '' set lock_timeout = '20s' as $$
 declare
     held timestamptz;
     wait interval;
@@ -753,7 +752,7 @@ begin
         update public.rate_limits r set free_at = greatest(held, moment) + spacing
         where r.key = bucket;
     end if;
-    return wait;
+    return extract(epoch from wait);
 end
 $$;
 

@@ -1,0 +1,74 @@
+"""A Supabase project for tests: the test Postgres behind the real PostgREST."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from file_connector.destination.postgres import PostgresStore
+from file_connector.destination.rest import RestStore
+from file_connector.destination.tables import metadata
+from file_connector_tests.destination.conftest import Place
+from file_connector_tests.postgres import PostgresServer
+from file_connector_tests.postgrest import find_postgrest, key_of, make_project, running_postgrest
+
+NOT_RUN = "NOT RUN: there is no PostgREST (install Node.js with npm, then run the tests again)"
+
+
+@dataclass(frozen=True)
+class Project:
+    """``url`` is the root of its REST API."""
+
+    server: PostgresServer
+    database: str
+    url: str
+    key: str
+
+    @property
+    def database_url(self) -> str:
+        return self.server.url(self.database)
+
+
+class WatchedStore(RestStore):
+    """A RestStore whose tables tests may look at, past all our code."""
+
+    _engine: Engine
+
+
+class RestPlace(Place):
+    """The project's database, emptied; ``open`` gives a store over REST."""
+
+    def __init__(self, project: Project, home: Path) -> None:
+        wipe = "".join(f"delete from {table.name};" for table in metadata.sorted_tables)
+        project.server.execute(
+            f"{wipe} insert into change_counter (id, value) values (1, 0)", project.database
+        )
+        super().__init__(project.database_url, home)
+        self._project = project
+        self._direct = PostgresStore(project.database_url)
+
+    def open(self, **options: Any) -> Any:
+        store = WatchedStore(self._project.url, self._project.key, **options)
+        store._engine = self._direct._engine
+        self.opened.append(store)  # type: ignore[arg-type]
+        return store
+
+    def close(self) -> None:
+        for store in (*self.opened, self._direct):
+            store.close()
+
+
+@pytest.fixture(scope="session")
+def project(postgres_server: PostgresServer) -> Iterator[Project]:
+    program = find_postgrest()
+    if program is None:
+        pytest.skip(NOT_RUN)
+    database = make_project(postgres_server)
+    with running_postgrest(program, postgres_server.url(database)) as url:
+        yield Project(postgres_server, database, url, key_of("service_role"))
+    postgres_server.drop(database)

@@ -1,0 +1,271 @@
+"""The deliberate bugs we guard against, and a way to see each of them caught.
+
+    python -m file_connector_tests.mutants            all of them (some minutes)
+    python -m file_connector_tests.mutants cursor     those with "cursor" in the name
+
+Each mutant is planted in a copy of the checkout; the named tests must then fail. The suite itself
+checks that every planting place still exists (test_mutants.py). docs/mutants.md is this list.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = "file_connector/sync/run.py"
+DRIVE = "file_connector/connectors/google_drive/"
+ACC = "file_connector/connectors/autodesk/"
+STORE = "file_connector/destination/"
+ENGINE_TESTS = "file_connector_tests/sync/test_run.py"
+
+
+class Mutant(NamedTuple):
+    """``old`` occurs exactly once in ``file``; ``tests`` are arguments for pytest."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "cursor stored before the data",
+        RUN,
+        "            self._store_batch(batch, replace(self._state, cursor=cursor))\n",
+        "            self._put(replace(self._state, cursor=cursor))\n"
+        "            self._store_batch(batch, self._state)\n",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "a complete pass believes what it did not see",
+        RUN,
+        "batches = self._connector.resolve(seeable, self._known)",
+        "batches = iter([_all_gone(seeable, GoneReason.DELETED)])",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "no breaker against a mass disappearance",
+        RUN,
+        "if mass and not accepted:",
+        "if False:",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "files below a blind folder are tombstoned",
+        RUN,
+        "seeable = [f for f in chunk if f.parent_id is None or f.parent_id not in blind]",
+        "seeable = list(chunk)",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "what the feed adds during a pass is not seen by the pass",
+        RUN,
+        "mark_seen=state.sweep is not None,",
+        "mark_seen=False,",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "a rejected cursor is answered with a new one and no listing",
+        RUN,
+        "            self._pass()\n            self._fast_way()\n            return\n",
+        "            self._put(replace(self._state, cursor='now'))\n"
+        "            self._fast_way()\n            return\n",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "the pass is opened before its root was listed",
+        RUN,
+        "        opening = state is not self._state\n",
+        "        self._put(replace(state, cursor=None, scope=self._connector.scope))\n"
+        "        opening = False\n",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "rows keep their old tenant when the endpoint changes hands",
+        RUN,
+        "        if plan.tenant_changed(self._identity, self._state):",
+        "        if False:",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "a backfill moves the cursor",
+        RUN,
+        "self._store_batch(replace(batch, cursor=None, sweep=None), self._state)",
+        "self._store_batch(batch, replace(self._state, cursor='moved'))",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "misses of the fast way are not counted",
+        RUN,
+        "return len(self._tally.swept_changes - self._tally.fast_ids)",
+        "return 0",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "an older version overwrites a newer one",
+        STORE + "rows.py",
+        "return ours is not None and theirs is not None and ours < theirs",
+        "return False",
+        "file_connector_tests/destination -k 'sqlite or Sqlite'",
+    ),
+    Mutant(
+        "identical rows are written again",
+        STORE + "rows.py",
+        "        news_of(row) != held.news\n        or (version",
+        "        True\n        or (version",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "no compare-and-set on the cursor",
+        STORE + "sql_store.py",
+        "if version is not None and state.version != version:",
+        "if False:",
+        ENGINE_TESTS,
+    ),
+    Mutant(
+        "a run that lost its lease goes on writing",
+        STORE + "sql_store.py",
+        "        if holder != run_id:\n            taken",
+        "        if False:\n            taken",
+        "file_connector_tests/destination -k 'sqlite or Sqlite'",
+    ),
+    Mutant(
+        "Drive: the change token is taken after the listing",
+        DRIVE + "connector.py",
+        'yield pile.take(sweep=base, cursor=root.cursor(base["token"]), done=True)\n\n',
+        "token = self._client.start_token(root.drive_id)\n"
+        "        yield pile.take(sweep=base, cursor=root.cursor(token), done=True)\n\n",
+        "file_connector_tests/connectors -k 's16 and google'",
+    ),
+    Mutant(
+        "Drive: an empty answer about several parents is believed",
+        DRIVE + "walk.py",
+        "                self._alone.extend(p for p in parents if p not in self._answered and together)",
+        "                step.listed = list(parents)",
+        "file_connector_tests/connectors -k 's15'",
+    ),
+    Mutant(
+        "Drive: incompleteSearch is ignored",
+        DRIVE + "walk.py",
+        "self._incomplete = self._incomplete or page.incomplete or homeless",
+        "self._incomplete = False",
+        "file_connector_tests/connectors -k 's13'",
+    ),
+    Mutant(
+        "Drive: a folder that entered is not walked",
+        DRIVE + "feed.py",
+        "                placed.enter.append(folder_id)",
+        "                pass",
+        "file_connector_tests/connectors -k 's02 and (google or drive)'",
+    ),
+    Mutant(
+        "Drive: trashed files are records",
+        DRIVE + "feed.py",
+        "            reason = GoneReason.TRASHED\n        elif not",
+        "            pass\n        elif not",
+        "file_connector_tests/connectors -k 's05 or trash'",
+    ),
+    Mutant(
+        "Drive: what was moved out stays",
+        DRIVE + "feed.py",
+        "        elif live and reason is not None:",
+        "        elif False:",
+        "file_connector_tests/connectors -k 's03'",
+    ),
+    Mutant(
+        "Drive: an answer without a list of files counts as an empty page",
+        DRIVE + "client.py",
+        """        raise _odd(f"'{key}' is not a list")""",
+        "        return []",
+        "file_connector_tests/connectors -k 's22 and google'",
+    ),
+    Mutant(
+        "ACC: a folder is listed only when its rollup is later, not when it differs",
+        ACC + "tree.py",
+        'return entry.rollup is None or state.get("rollup") != entry.rollup',
+        'return entry.rollup is None or entry.rollup > str(state.get("rollup", ""))',
+        "file_connector_tests/connectors -k 'autodesk'",
+    ),
+    Mutant(
+        "ACC: a rollup is kept before its folder is stored",
+        ACC + "tree.py",
+        'kept = {key: value for key, value in state.items() if key != "rollup"}',
+        "kept = dict(state)",
+        "file_connector_tests/connectors -k 'autodesk'",
+    ),
+    Mutant(
+        "ACC: a rollup of this very second is trusted",
+        ACC + "tree.py",
+        "return moment != served_at.replace(microsecond=0)",
+        "return True",
+        "file_connector_tests/connectors -k 'autodesk'",
+    ),
+    Mutant(
+        "ACC: deleted folders stay",
+        ACC + "descent.py",
+        "            if entry.hidden:\n                self._answered(entry.id)",
+        "            if False:\n                self._answered(entry.id)",
+        "file_connector_tests/connectors -k 'autodesk'",
+    ),
+    Mutant(
+        "ACC: what a listing lacks is not asked about",
+        ACC + "descent.py",
+        "            if file.external_id not in node.shown:",
+        "            if False:",
+        "file_connector_tests/connectors -k 'autodesk'",
+    ),
+]
+
+
+def plant(mutant: Mutant, checkout: Path) -> None:
+    """Put the bug into a copy of the checkout."""
+    path = checkout / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.name!r}: its place in {mutant.file} is not there exactly once")
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+def caught(mutant: Mutant) -> bool:
+    """Whether the named tests fail with the bug in place."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Path(folder) / "checkout"
+        ignore = shutil.ignore_patterns(".venv", ".git", ".file_connector", "*cache*", "docs")
+        shutil.copytree(ROOT, checkout, ignore=ignore)
+        plant(mutant, checkout)
+        command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {mutant.tests}"
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=checkout,
+            env={**os.environ, "PYTHONPATH": str(checkout)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"{mutant.name}: pytest could not run\n{done.stdout[-2000:]}")
+        return done.returncode == 1
+
+
+def main() -> int:
+    chosen = [m for m in MUTANTS if not sys.argv[1:] or any(a in m.name for a in sys.argv[1:])]
+    survivors = []
+    for mutant in chosen:
+        fine = caught(mutant)
+        print(f"{'caught  ' if fine else 'SURVIVED'}  {mutant.name}", flush=True)
+        if not fine:
+            survivors.append(mutant.name)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

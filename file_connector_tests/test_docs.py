@@ -1,0 +1,109 @@
+"""The documents keep up with the code: what exists is described, what is linked exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+import file_connector
+from file_connector import settings
+from file_connector.cli import main as cli
+from file_connector.connectors.registry import Registry
+from file_connector.endpoints.loader import load_endpoints
+from file_connector.endpoints.schema import CronSchedule, Entry, IntervalSchedule, ManualSchedule
+from file_connector.orchestration.storage import POSTGRES_VARIABLE
+
+CHECKOUT = Path(file_connector.__file__).parent.parent
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")]
+
+
+def text(name: str) -> str:
+    return (CHECKOUT / name).read_text(encoding="utf-8")
+
+
+def everything() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    missing = [link for link in local if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_key_of_an_entry_is_described() -> None:
+    page = text("docs/endpoints.md")
+    keys = set(Entry.model_fields)
+    for model in (IntervalSchedule, CronSchedule, ManualSchedule):
+        keys |= set(model.model_fields)
+    assert {key for key in keys if key not in page} == set()
+
+
+def test_every_detail_of_every_built_in_type_is_described() -> None:
+    page = text("docs/endpoints.md")
+    registry = Registry(plug_ins=())
+    for name in registry.names():
+        section = page.split(f"### endpoint_details of {name}")[1].split("###")[0]
+        details = registry.get(name).details.model_fields
+        assert {key for key in details if f"| `{key}` |" not in section} == set(), name
+
+
+def test_every_variable_is_described() -> None:
+    page = text("docs/deployment.md")
+    variables = {value for name, value in vars(settings).items() if name.endswith("_VARIABLE")}
+    variables |= {POSTGRES_VARIABLE, "GOOGLE_DRIVE_API_ENDPOINT", "APS_BASE_URL"}
+    assert {name for name in variables if f"`{name}`" not in page} == set()
+
+
+def test_every_command_is_described() -> None:
+    assert isinstance(cli, click.Group)
+    docs = everything()
+    assert {name for name in cli.commands if f"file-connector {name}" not in docs} == set()
+
+
+def test_every_promise_is_there() -> None:
+    numbers = re.findall(r"\*\*S(\d\d)\*\*", text("docs/promises.md"))
+    assert numbers == [f"{n:02d}" for n in range(1, 53)]
+
+
+def test_every_metadata_key_is_described() -> None:
+    source = text("file_connector/orchestration/io_manager.py")
+    keys = set(re.findall(r'^        "([\w/]+)": ', source, re.MULTILINE))
+    assert "rows_inserted" in keys
+    page = text("docs/architecture.md")
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def test_the_example_of_the_reference_is_valid(tmp_path: Path) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", text("docs/endpoints.md"), re.DOTALL)
+    path = tmp_path / "endpoints.yaml"
+    path.write_text(examples[0])
+    assert load_endpoints(path, Registry()).problems == ()
+
+
+def test_the_entries_of_getting_started_are_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", text("docs/getting-started.md"), re.DOTALL)
+    entries = [entry for block in blocks for entry in yaml.safe_load(block)]
+    path = tmp_path / "endpoints.yaml"
+    path.write_text(yaml.safe_dump({"endpoints": entries}))
+    catalog = load_endpoints(path, Registry())
+    assert catalog.problems == ()
+    assert [e.id for e in catalog.endpoints] == ["acme_documents", "acme_models"]
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    """No machine paths in what we ship."""
+    suspicious = re.compile(r"(?<![\w.])/(?:work|root|tmp)/")
+    found = [
+        f"{path.relative_to(CHECKOUT)}: {line.strip()}"
+        for path in [*PAGES, *(CHECKOUT / "file_connector").rglob("*.py")]
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if suspicious.search(line)
+    ]
+    assert found == []
