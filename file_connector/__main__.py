@@ -69,8 +69,8 @@ def _dev(args: Sequence[str]) -> int:
     # A shell that starts us in the background ignores SIGINT for us; Dagster would then ignore
     # SIGTERM, too, and nobody could stop it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    command = [str(python), "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev"]
-    os.execve(python, [*command, "--host", HOST, "--port", str(port)], _activated())
+    command = [*_dagster(python), "dev", "--host", HOST, "--port", str(port)]
+    os.execve(python, command, _activated())
 
 
 def _test(pytest_args: Sequence[str]) -> int:
@@ -82,7 +82,7 @@ def _test(pytest_args: Sequence[str]) -> int:
         "ruff check": [*run, "ruff", "check", "."],
         "ruff format": [*run, "ruff", "format", "--check", "."],
         "mypy": [*run, "mypy"],
-        "definitions": [*run, "dagster", "definitions", "validate", "--log-level", "warning"],
+        "definitions": [*_dagster(python), "definitions", "validate", "--log-level", "warning"],
         "pytest": [*run, "pytest", "-q", "-n", "2", *pytest_args],
     }
     failed = []
@@ -95,6 +95,11 @@ def _test(pytest_args: Sequence[str]) -> int:
             failed.append(name)
     print(f"Failed: {', '.join(failed)}" if failed else "All checks passed.")
     return 1 if failed else 0
+
+
+def _dagster(python: Path) -> list[str]:
+    """Its command line, without the advice to use a successor that is not installed."""
+    return [str(python), "-W", "ignore:Function ", "-m", "dagster"]
 
 
 # -- the environment beside the checkout ---------------------------------------------------------

@@ -41,7 +41,8 @@ def check_all(
     def database() -> Sequence[str]:
         with deployment.open_store() as store:
             store.status("")
-        kind = "Supabase" if deployment.settings.database_url else "the local mock"
+        settings = deployment.settings
+        kind = "Supabase" if settings.database_url or settings.rest_url else "the local mock"
         return [f"{kind} answers."]
 
     held: list[bool] = []

@@ -64,11 +64,20 @@ class Deployment:
         )
 
     def open_store(self) -> AbstractContextManager[Store]:
-        """The destination: real Supabase if SUPABASE_DB_URL is set, else the mock in the home."""
+        """The destination: real Supabase if SUPABASE_DB_URL is set, or SUPABASE_URL with
+        SUPABASE_SECRET_KEY (over REST), else the mock in the home."""
         from file_connector.destination.open import open_store
 
         settings = self.settings
-        return closing(open_store(settings.database_url, settings.home, settings.encryption_key))
+        return closing(
+            open_store(
+                settings.database_url,
+                settings.home,
+                settings.encryption_key,
+                rest_url=settings.rest_url,
+                rest_key=settings.rest_key,
+            )
+        )
 
     def open_connector(
         self,
@@ -153,9 +162,7 @@ def _settings_secrets(settings: Settings) -> set[str]:
             password = None
         if password:
             secrets |= {password, unquote(password), quote(unquote(password), safe="")}
-    if settings.encryption_key:
-        secrets.add(settings.encryption_key)
-    return secrets
+    return secrets | {key for key in (settings.encryption_key, settings.rest_key) if key}
 
 
 def redact_logs() -> None:

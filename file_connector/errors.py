@@ -61,9 +61,7 @@ class TransientError(FileConnectorError):
         retry_after: seconds the provider asked us to wait, if it said so.
     """
 
-    def __init__(
-        self, message: str, *, remedy: str = "", retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, remedy: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after = retry_after
 
@@ -101,7 +99,7 @@ _SECRET_SHAPES = (
     re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{6,}"),
     re.compile(
         r"(?i)\b(access_token|refresh_token|client_secret|private_key|assertion|password|apikey"
-        r"|api_key|code|token)([\"']?\s*[=:]\s*[\"']?)(?!\s)[^\s\"'&,;}]{4,}"
+        r"|api_key)([\"']?\s*[=:]\s*[\"']?)(?!\s)[^\s\"'&,;}]{4,}"
     ),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.S),
     re.compile(r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):[^@\s]*@"),
@@ -109,6 +107,9 @@ _SECRET_SHAPES = (
     re.compile(r"\bya29\.[\w.-]+"),
     re.compile(r"\bsb_secret_[\w-]+"),
 )
+_VAGUE_NAMES = re.compile(r"(?i)\b(code|token)(=|[\"']\s*:\s*[\"'])[^\s\"'&,;}]{4,}")
+"""Words of plain sentences, too ("no access token: <url> answered 500"); secrets only when they are
+a parameter or a quoted key."""
 
 
 _remembered: frozenset[str] = frozenset()
@@ -137,6 +138,7 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
     out = _SECRET_SHAPES[2].sub("[redacted]", out)
     out = _SECRET_SHAPES[0].sub(r"\1 [redacted]", out)
     out = _SECRET_SHAPES[1].sub(r"\1\2[redacted]", out)
+    out = _VAGUE_NAMES.sub(r"\1\2[redacted]", out)
     out = _SECRET_SHAPES[3].sub(r"\1:[redacted]@", out)
     for shape in _SECRET_SHAPES[4:]:
         out = shape.sub("[redacted]", out)

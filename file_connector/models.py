@@ -134,6 +134,7 @@ class Batch:
         sweep: in a sweep, the progress that is true once this batch is stored.
         done: in a sweep or a window, the listing is complete with this batch.
         blind: parts that could not be seen.
+        suspect: too much vanished at once for the fast way to judge; a complete pass should.
         notes: sentences for the run's report ("re-baselined: ...").
     """
 
@@ -146,6 +147,7 @@ class Batch:
     sweep: Json | None = None
     done: bool = False
     blind: Sequence[Blind] = ()
+    suspect: bool = False
     notes: Sequence[str] = ()
 
 

@@ -10,6 +10,8 @@ ENDPOINTS_VARIABLE = "FILE_CONNECTOR_ENDPOINTS"
 HOME_VARIABLE = "FILE_CONNECTOR_HOME"
 ENCRYPTION_KEY_VARIABLE = "FILE_CONNECTOR_ENCRYPTION_KEY"
 DATABASE_VARIABLE = "SUPABASE_DB_URL"
+REST_VARIABLE = "SUPABASE_URL"
+REST_KEY_VARIABLE = "SUPABASE_SECRET_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,9 @@ class Settings:
         endpoints_path: the endpoints file; ``endpoints.yaml`` in the working folder by default.
         home: folder for everything local (mock database, sandbox world); ``.file_connector``
             beside the endpoints file by default. Created by whoever first writes there.
-        database_url: the real destination; None selects the mock in ``home``.
+        database_url: the real destination, by direct connection or pooler.
+        rest_url, rest_key: the real destination over REST, used without ``database_url``; without
+            any of these the destination is the mock in ``home``.
         encryption_key: Fernet key for rotating tokens at rest; None if there is none.
     """
 
@@ -28,6 +32,8 @@ class Settings:
     home: Path
     database_url: str | None = field(default=None, repr=False)
     encryption_key: str | None = field(default=None, repr=False)
+    rest_url: str | None = None
+    rest_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -44,4 +50,6 @@ class Settings:
             home=cwd / Path(home).expanduser() if home else endpoints.parent / ".file_connector",
             database_url=text(DATABASE_VARIABLE),
             encryption_key=text(ENCRYPTION_KEY_VARIABLE),
+            rest_url=text(REST_VARIABLE),
+            rest_key=text(REST_KEY_VARIABLE),
         )

@@ -26,7 +26,7 @@ MAX_BACKOFF_SECONDS = 32.0
 class Retrier:
     """Repeats calls that failed for a passing reason, within one budget of waiting for a run.
 
-    A ``retry_after`` is honoured as asked; if it does not fit into what is left of the budget, the
+    Failed attempts count with their duration, too. A ``retry_after`` is honoured as asked; if it does not fit into what is left of the budget, the
     error is raised at once: the next run will come back to it with a valid cursor.
     """
 
@@ -40,6 +40,15 @@ class Retrier:
 
     def call(self, attempt: Callable[[], T]) -> T:
         """``attempt()``, repeated while it raises TransientError and the budget lasts."""
+
+        def timed() -> T:
+            began = self._toolbox.monotonic()
+            try:
+                return attempt()
+            except TransientError:
+                self._left -= self._toolbox.monotonic() - began
+                raise
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             wait=self._wait,
@@ -47,13 +56,13 @@ class Retrier:
             sleep=self._sleep,
             reraise=True,
         )
-        return retrying(attempt)
+        return retrying(timed)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientError) else None
-        if asked is not None:
-            return max(asked, 0.0) + random.random() * 0.25
+        if asked:  # "0" says nothing about when: our own back-off is politer
+            return asked + random.random() * 0.25
         return min(2.0 ** (state.attempt_number - 1) * 0.5 + random.random(), MAX_BACKOFF_SECONDS)
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:

@@ -7,11 +7,11 @@ The key travels in headers and appears nowhere else.
 from __future__ import annotations
 
 import json
+import re
 import string
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -47,7 +47,8 @@ _CHECK_KEY = (
 )
 
 _MISSING = ("PGRST106", "PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883")
-_TOKEN = ("PGRST300", "PGRST301", "PGRST302", "PGRST303")
+_TOKEN = ("PGRST300", "PGRST301", "PGRST302", "PGRST303", "22023")
+"""The last: the key names a role that the database does not have."""
 _PASSING = ("PGRST000", "PGRST001", "PGRST002", "PGRST003")
 _PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
 
@@ -72,8 +73,7 @@ class Calls:
         sleep: Callable[[float], None] = time.sleep,
         read_seconds: float = READ_SECONDS,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if _ADDRESS.fullmatch(url) is None:
             raise ConfigurationError("SUPABASE_URL is not an http(s) address.", remedy=_CHECK_URL)
         if not key or not set(key) <= _IN_A_KEY:
             raise ConfigurationError("SUPABASE_SECRET_KEY is not a key.", remedy=_CHECK_KEY)
@@ -118,6 +118,7 @@ class Calls:
         self._session.close()
 
 
+_ADDRESS = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", re.ASCII)
 _IN_A_KEY = frozenset(string.ascii_letters + string.digits + "-_.~+/=")
 
 

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,9 @@ FRESHNESS_SECONDS = 300.0
 """During a long sweep the fast way runs in between, so that fresh changes do not wait for it."""
 
 CHUNK = 500
+SAMPLE = 50
+"""So many files of an accepted mass disappearance are looked at one by one; if none of them is
+there, the others share their commonest reason."""
 
 
 @dataclass
@@ -70,6 +74,8 @@ class _Tally:
     problems: list[str] = field(default_factory=list)
     """Reasons why the run is partial."""
     swept: bool = False
+    suspect: bool = False
+    """The fast way saw too much vanish at once."""
     swept_changes: set[str] = field(default_factory=set)
     """Ids a sweep changed although a cursor was there: candidates for "missed by the fast way"."""
     fast_ids: set[str] = field(default_factory=set)
@@ -126,6 +132,7 @@ class SyncRun:
         self._state = SyncState(identity.endpoint_id)
         self._started = 0.0
         self._fast_way_at = 0.0
+        self._new_account = False
 
     @property
     def run_id(self) -> str:
@@ -214,7 +221,8 @@ class SyncRun:
             self._pass()
             self._fast_way()
             return
-        if due or self._state.sweep is not None:
+        judge = self._tally.suspect and not self._state.held_back
+        if due or judge or self._state.sweep is not None:
             self._pass()
             self._fast_way()
 
@@ -228,6 +236,7 @@ class SyncRun:
             )
         elif plan.principal_changed(self._connector, state):
             self._forget_cursor("another account is connected: everything is listed anew")
+            self._new_account = True
         elif state.cursor is not None:
             return False
         self._pass()
@@ -242,6 +251,7 @@ class SyncRun:
         blind: list[Blind] = []
         for batch in self._connector.changes(self._state.cursor, self._known):
             blind.extend(batch.blind)
+            self._tally.suspect = self._tally.suspect or batch.suspect
             cursor = self._state.cursor if batch.cursor is None else batch.cursor
             self._store_batch(batch, replace(self._state, cursor=cursor))
             self._tally.fast_ids.update(r.external_id for r in batch.records)
@@ -309,6 +319,7 @@ class SyncRun:
         accepted = state.confirmed or state.held_back + 1 >= BREAKER_PASSES
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
         held_back = 0
+        common: GoneReason | None = None
         if mass and not accepted:
             held_back = state.held_back + 1
             self._tally.problems.append(
@@ -319,14 +330,17 @@ class SyncRun:
         else:
             for chunk in self._unseen(state.pass_no):
                 seeable = [f for f in chunk if f.parent_id is None or f.parent_id not in blind]
+                if mass and common is None:
+                    common = self._commonest_reason(seeable[:SAMPLE])
+                    mass = common is not None
                 if state.rescoped:
                     batches: Iterator[Batch] = iter([_all_gone(seeable, GoneReason.OUT_OF_SCOPE)])
-                elif mass:
-                    batches = iter([_all_gone(seeable, GoneReason.DELETED)])
+                elif common is not None:
+                    batches = iter([_all_gone(seeable, common)])
                 else:
                     batches = self._connector.resolve(seeable, self._known)
                 for batch in batches:
-                    result = self._store_batch(batch, self._state)
+                    result = self._store_batch(self._labelled(batch), self._state)
                     if state.cursor is not None:
                         self._tally.swept_changes.update(result.changed_ids)
         self._put(
@@ -343,6 +357,26 @@ class SyncRun:
         self._store.forget_seen(endpoint_id)
         self._tally.swept = True
         self._tally.blind = [Blind(b["folder_id"], b["name"], b["why"]) for b in state.blind]
+
+    def _commonest_reason(self, sample: Sequence[KnownFile]) -> GoneReason | None:
+        """Why the files of a sample are gone; None if any of them is still there."""
+        reasons: Counter[GoneReason] = Counter({GoneReason.DELETED: 0})
+        for batch in self._connector.resolve(sample, self._known):
+            if batch.records:
+                return None
+            reasons.update(gone.reason for gone in batch.gone)
+            reasons.update(gone.reason for gone in batch.folders_gone)
+        return reasons.most_common(1)[0][0]
+
+    def _labelled(self, batch: Batch) -> Batch:
+        """What a newly connected account cannot find may be there for others."""
+        if not self._new_account:
+            return batch
+        return replace(
+            batch,
+            gone=[replace(g, reason=_unless_deleted(g.reason)) for g in batch.gone],
+            folders_gone=[replace(g, reason=_unless_deleted(g.reason)) for g in batch.folders_gone],
+        )
 
     def _window(self) -> None:
         """Re-read the files of chosen days; what we hold there but did not see is looked into."""
@@ -515,6 +549,10 @@ def unique_sorted(records: Sequence[FileRecord]) -> Sequence[FileRecord]:
 
 def _all_gone(files: Sequence[KnownFile], reason: GoneReason) -> Batch:
     return Batch(gone=[Gone(f.external_id, reason) for f in files])
+
+
+def _unless_deleted(reason: GoneReason) -> GoneReason:
+    return GoneReason.ACCESS_LOST if reason is GoneReason.DELETED else reason
 
 
 def _blind_json(blind: Sequence[Blind]) -> tuple[dict[str, str], ...]:

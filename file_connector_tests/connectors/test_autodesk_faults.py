@@ -131,8 +131,8 @@ def test_a_wrong_base_url_is_a_configuration_error(site: Site) -> None:
     ("asked", "least", "most"),
     [
         ("7", 7.0, 7.25),
-        ("0", 0.0, 0.25),
-        ("-5", 0.0, 0.25),
+        ("0", 0.5, 1.5),
+        ("-5", 0.5, 1.5),
         (None, 0.5, 1.5),
         ("soon", 0.5, 1.5),
         ("Mon, 02 Mar 2026 09:00:40 GMT", 20.0, 40.0),
@@ -239,9 +239,13 @@ def test_s20_a_folder_that_vanishes_while_it_is_listed(site: Site, synced: Sync)
     site.sandbox.faults.add(
         faults.aps_error(404, "NOT_FOUND", "gone"), path=f"/folders/{site.room}", times=None
     )
+    for told in (synced.tick(), synced.sweep()):
+        assert [b.folder_id for b in told.blind] == [site.room]
+    assert not synced.memory.gone, "its parent lists it: a passing 404 is no deletion"
+    site.sandbox.faults.add(faults.drop({site.room}), path=path_of(site.level), times=None)
     synced.tick()
     assert site.room not in synced.memory.tree
-    assert synced.memory.gone
+    assert set(synced.memory.gone.values()) == {GoneReason.DELETED}
     site.sandbox.faults.clear()
     site.sandbox.aps.add_item("bump.pdf", site.room)
     synced.tick()

@@ -113,8 +113,8 @@ def test_api_not_enabled_is_told_by_its_details() -> None:
     [
         (None, (0.0, BACKOFF_BELOW)),
         ("7", (7.0, 7.5)),
-        ("0", (0.0, 0.5)),
-        ("-5", (0.0, 0.5)),
+        ("0", (0.0, BACKOFF_BELOW)),
+        ("-5", (0.0, BACKOFF_BELOW)),
         ("Mon, 02 Mar 2026 12:00:09 GMT", (9.0, 9.5)),
         ("soon", (0.0, BACKOFF_BELOW)),
     ],
@@ -184,6 +184,9 @@ SICK: Mapping[str, Callable[[], faults.Fault]] = {
     "empty 200": lambda: faults.status(200, ""),
     "no object": lambda: faults.status(200, [1]),
     "error in 200": faults.error_in_200,
+    "error beside lists": lambda: faults.error_in_200(
+        {"error": {"code": 500}, "files": [], "changes": [], "newStartPageToken": "1"}
+    ),
     "no list": lambda: faults.status(200, {"kind": "drive#fileList"}),
     "null list": lambda: faults.status(200, {"files": None, "changes": None}),
     "odd rows": lambda: faults.status(
@@ -550,6 +553,7 @@ def test_s48_no_secret_in_messages_logs_or_tracebacks(
                     with pytest.raises(FileConnectorError) as caught:
                         act()
                     seen.append("".join(traceback.format_exception(caught.value)))
+                    seen.append(f"{caught.value.message} {caught.value.remedy}")
                 seen.append(repr(connector.__dict__["_account"]))
     everything = "\n".join([*seen, caplog.text])
     for secret in desk.sandbox.secrets:

@@ -1,15 +1,10 @@
-"""What one process under test does: die where it is told to, and otherwise be the real program.
-
-``python -m file_connector_tests.crashes.child DEATH ARGS...`` is ``file-connector ARGS...`` that
-dies at ``DEATH``; the zygote runs the same in a fork.
-"""
+"""What one process under test does: die where it is told to, and otherwise be the real program."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,15 +75,18 @@ def command_line(args: Sequence[str]) -> None:
     main(list(args), prog_name="file-connector")
 
 
+def command_line_with_lease(args: Sequence[str]) -> None:
+    """The same with leases of ``args[0]`` seconds."""
+    from file_connector.destination.sql_store import SqlStore
+
+    defaults = SqlStore.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["lease_seconds"] = float(args[0])
+    command_line(args[1:])
+
+
 def dagster_run(args: Sequence[str]) -> None:
     """What ``dagster api execute_run`` does, which is what the default run launcher starts."""
     from dagster._cli.api import execute_run_command
 
     execute_run_command.main(list(args), standalone_mode=False)
-
-
-if __name__ == "__main__":
-    os.setpgid(0, 0)
-    if sys.argv[1]:
-        arm(Death(**json.loads(sys.argv[1])))
-    command_line(sys.argv[2:])

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.remote_representation.external import RemoteSchedule
@@ -38,6 +39,7 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
     QueuedRunCoordinatorDaemon,
 )
@@ -50,6 +52,7 @@ import file_connector
 from file_connector.connectors.base import Toolbox
 from file_connector.destination.base import RunRow
 from file_connector.destination.open import open_store
+from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import sync_leases, sync_state
 from file_connector.models import Identity, Mode, Outcome, RunReport
 from file_connector.orchestration.factory import ENDPOINT_TAG, asset_key
@@ -69,6 +72,10 @@ PATIENCE = 60.0
 """Seconds after which a wait has failed; every wait is for a condition."""
 
 ENDPOINTS = {"drive": 60, "autodesk": 45}
+OLD_FROM = {"drive_0": "2026-02-01", "autodesk_0": "2026-02-01"}
+"""Endpoints whose partitions begin early. The others' begin yesterday: each day covered costs
+Dagster two events."""
+
 TYPES = {"drive": "google_drive", "autodesk": "autodesk_construction_cloud"}
 TICK = timedelta(minutes=5)
 LIVING = {
@@ -89,6 +96,14 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
     return answer
 
 
+@contextmanager
+def dagsters_own_warnings_ignored() -> Iterator[None]:
+    """Its snapshots and backfills use what it deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
 class Hold:
     """A request that is not answered until we say so."""
 
@@ -98,10 +113,10 @@ class Hold:
 
     def __call__(self) -> None:
         self._reached.set()
-        self._go.wait(PATIENCE)
+        self._go.wait(3 * PATIENCE)
 
-    def reached(self) -> None:
-        assert self._reached.wait(PATIENCE), "nobody asks the provider anything"
+    def reached(self, seconds: float = PATIENCE) -> None:
+        assert self._reached.wait(seconds), "nobody asks the provider anything"
 
     def let_go(self) -> None:
         self._go.set()
@@ -110,7 +125,9 @@ class Hold:
 class Child:
     """A process of the zygote."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        """Its stdout and stderr."""
         self.pid: int | None = None
         self.status: int | None = None
         self._begun = threading.Event()
@@ -132,6 +149,10 @@ class Child:
         assert self._begun.wait(PATIENCE)
         assert self.pid is not None
         os.killpg(self.pid, number)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
 
     def wait(self) -> int:
         """The exit code; negative: died of that signal."""
@@ -169,7 +190,8 @@ class Zygote:
     def start(self, program: str, args: Sequence[str], death: Death | None = None) -> Child:
         if not self._ready.wait(PATIENCE):
             raise AssertionError((self._folder / "zygote.log").read_text())
-        child, number = Child(), next(self._numbers)
+        number = next(self._numbers)
+        child = Child(self._folder / f"child-{number}.log")
         with self._lock:
             self._orders[number] = child
         order = {
@@ -178,7 +200,7 @@ class Zygote:
             "args": list(args),
             "folder": str(self._folder),
             "environ": self._environ,
-            "log": str(self._folder / "children.log"),
+            "log": str(child.log),
             "death": death.to_json() if death else None,
         }
         assert self._process.stdin is not None
@@ -225,31 +247,98 @@ class Plot:
         return {"project_id": self.stage._project}  # type: ignore[attr-defined]
 
 
+def operator_writes(
+    folder: Path, sandbox: Sandbox, plots: Iterable[Plot], **entry: Any
+) -> dict[str, str]:
+    """The files an operator writes; the environment of the deployment's processes."""
+    yesterday = utc_now().date() - timedelta(days=1)
+    entries = [
+        {
+            "name": plot.id,
+            "id": plot.id,
+            "endpoint_type": TYPES[plot.source],
+            "project_id": "tower-42",
+            "user_id": "ana",
+            "endpoint_details": plot.details(),
+            "credentials": "crash",
+            "start_date": OLD_FROM.get(plot.id, yesterday),
+            **entry,
+        }
+        for plot in plots
+    ]
+    (folder / "endpoints.yaml").write_text(yaml.safe_dump({"endpoints": entries}))
+    (folder / "dagster.yaml").write_text((CHECKOUT / "dagster.yaml").read_text())
+    (folder / "clock").write_text("0")
+    kept = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
+    environ = {name: os.environ[name] for name in kept if name in os.environ}
+    return environ | {
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONWARNINGS": "ignore",
+        "FILE_CONNECTOR_ENDPOINTS": str(folder / "endpoints.yaml"),
+        "GOOGLE_CREDENTIALS__CRASH": json.dumps(sandbox.google_credentials()),
+        "APS_CREDENTIALS__CRASH": json.dumps(sandbox.aps_credentials()),
+        CLOCK_VARIABLE: str(folder / "clock"),
+        **sandbox.environ,
+    }
+
+
+def expire_lease(store: SqlStore, plot: Plot, span: timedelta) -> None:
+    """The lease's end comes nearer by ``span``."""
+    mine = sync_leases.c.endpoint_id == plot.id
+    with store._engine.begin() as conn:
+        for lease in conn.execute(sync_leases.select().where(mine)).all():
+            conn.execute(update(sync_leases).where(mine).values(expires_at=lease.expires_at - span))
+
+
+def one_after_the_other(store: SqlStore, plot: Plot) -> bool:
+    """Whether no two runs of the endpoint ever wrote at the same time."""
+    spans = sorted((r.started_at, r.ended_at) for r in store.runs(plot.id))
+    return all(
+        ended is not None and ended <= begins
+        for (_, ended), (begins, _) in zip(spans, spans[1:], strict=False)
+    )
+
+
 class House:
     """See the module. ``database_url`` is the destination; None takes the SQLite mock."""
 
-    def __init__(self, folder: Path, sandbox: Sandbox, database_url: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sandbox: Sandbox,
+        database_url: str | None = None,
+        *,
+        endpoints: Mapping[str, int] = ENDPOINTS,
+    ) -> None:
         self.folder = folder
         self.sandbox = sandbox
         world = World(sandbox)
         self.plots = {
             f"{source}_{n}": Plot(f"{source}_{n}", source, STAGES[source](world))
-            for source, count in ENDPOINTS.items()
+            for source, count in endpoints.items()
             for n in range(count)
         }
         self._fresh = {
-            source: iter([p for p in self.plots.values() if p.source == source])
-            for source in ENDPOINTS
+            source: iter(
+                [p for p in self.plots.values() if p.source == source and p.id not in OLD_FROM]
+            )
+            for source in endpoints
         }
-        self.environ = self._settle(database_url)
+        self.environ = operator_writes(folder, sandbox, self.plots.values())
+        if database_url:
+            self.environ["SUPABASE_DB_URL"] = database_url
+        self.clock = folder / "clock"
+        launcher = {"module": ZygoteLauncher.__module__, "class": ZygoteLauncher.__name__}
+        with (folder / "dagster.yaml").open("a") as file:
+            file.write(yaml.safe_dump({"run_launcher": launcher}))
         self.zygote = Zygote(folder, self.environ)
         self.store = open_store(database_url, folder / ".file_connector")
         self.store.migrate()
         self._closing = ExitStack()
         self._launched: queue.SimpleQueue[Child] = queue.SimpleQueue()
         self._death: Death | None = None
-        with self.entered(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's snapshots, by themselves
+        self._last: Child | None = None
+        with self.entered(), dagsters_own_warnings_ignored():
             self.instance = self._closing.enter_context(
                 dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder)))
             )
@@ -266,45 +355,8 @@ class House:
                     InProcessWorkspaceLoadTarget(origin), self.instance
                 )
             )
+        self._numbers = itertools.count()
         self._queue = QueuedRunCoordinatorDaemon(interval_seconds=1)
-
-    def _settle(self, database_url: str | None) -> dict[str, str]:
-        """Write what an operator writes; the environment."""
-        start = utc_now().date() - timedelta(days=1)  # each day costs Dagster two events
-        entries = [
-            {
-                "name": plot.id,
-                "id": plot.id,
-                "endpoint_type": TYPES[plot.source],
-                "project_id": "tower-42",
-                "user_id": "ana",
-                "endpoint_details": plot.details(),
-                "credentials": "crash",
-                "start_date": start,
-            }
-            for plot in self.plots.values()
-        ]
-        (self.folder / "endpoints.yaml").write_text(yaml.safe_dump({"endpoints": entries}))
-        launcher = {"module": ZygoteLauncher.__module__, "class": ZygoteLauncher.__name__}
-        (self.folder / "dagster.yaml").write_text(
-            (CHECKOUT / "dagster.yaml").read_text() + yaml.safe_dump({"run_launcher": launcher})
-        )
-        self.clock = self.folder / "clock"
-        self.clock.write_text("0")
-        kept = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
-        environ = {name: os.environ[name] for name in kept if name in os.environ}
-        environ |= {
-            "PYTHONPATH": str(CHECKOUT),
-            "PYTHONWARNINGS": "ignore",
-            "FILE_CONNECTOR_ENDPOINTS": str(self.folder / "endpoints.yaml"),
-            "GOOGLE_CREDENTIALS__CRASH": json.dumps(self.sandbox.google_credentials()),
-            "APS_CREDENTIALS__CRASH": json.dumps(self.sandbox.aps_credentials()),
-            CLOCK_VARIABLE: str(self.clock),
-            **self.sandbox.environ,
-        }
-        if database_url:
-            environ["SUPABASE_DB_URL"] = database_url
-        return environ
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -326,11 +378,13 @@ class House:
 
     # -- the world -------------------------------------------------------------------------------
 
-    def plot(self, source: str, *, synced: bool = False, disturbed: bool = False) -> Plot:
-        """An endpoint nobody has used yet."""
+    def plot(
+        self, source: str, *, synced: bool = False, disturbed: bool = False, old: bool = False
+    ) -> Plot:
+        """An endpoint nobody has used yet; ``old``: the one with many partitions."""
         self.sandbox.faults.clear()
         self.clock.write_text("0")
-        plot = next(self._fresh[source])
+        plot = self.plots[f"{source}_0"] if old else next(self._fresh[source])
         plot.ids = populate(plot.stage)
         if synced:
             self.sync(plot)
@@ -352,15 +406,7 @@ class House:
     def pass_time(self, plot: Plot, span: timedelta) -> None:
         """Time passes: the ticks' clock goes on, the lease's end comes nearer."""
         self.pass_clock(span)
-        with self.store._engine.begin() as conn:
-            for lease in conn.execute(
-                sync_leases.select().where(sync_leases.c.endpoint_id == plot.id)
-            ).all():
-                conn.execute(
-                    update(sync_leases)
-                    .where(sync_leases.c.endpoint_id == plot.id)
-                    .values(expires_at=lease.expires_at - span)
-                )
+        expire_lease(self.store, plot, span)
 
     def pass_clock(self, span: timedelta) -> None:
         """Time passes, and whoever lives renews his lease."""
@@ -430,6 +476,10 @@ class House:
         assert tick.status in (TickStatus.SUCCESS, TickStatus.SKIPPED)
         return tick
 
+    def command(self, *args: str, death: Death | None = None) -> Child:
+        """``file-connector ARGS...`` as a process."""
+        return self.zygote.start("command_line", args, death)
+
     def dequeue(self, death: Death | None = None) -> list[Child]:
         """What the queue may launch now is launched."""
         self._death = death
@@ -440,7 +490,8 @@ class House:
             self._death = None
         children = []
         while not self._launched.empty():
-            children.append(self._launched.get())
+            self._last = self._launched.get()
+            children.append(self._last)
         return children
 
     def _start_run(self, run: dg.DagsterRun) -> None:
@@ -448,9 +499,7 @@ class House:
         args = ExecuteRunArgs(
             job_origin=run.job_code_origin, run_id=run.run_id, instance_ref=self.instance.get_ref()
         )
-        self._launched.put(
-            self.zygote.start("dagster_run", [serialize_value(args)], self._death)
-        )
+        self._launched.put(self.zygote.start("dagster_run", [serialize_value(args)], self._death))
 
     def runs(self, plot: Plot) -> list[dg.DagsterRun]:
         """Newest first."""
@@ -470,6 +519,44 @@ class House:
         hold = Hold()
         self.strike(request, hold)
         return hold
+
+    def backfill(self, plot: Plot, days: Sequence[str]) -> list[dg.DagsterRun]:
+        """The UI's backfill of these days, as the backfill daemon submits it; its runs, queued."""
+        with dagsters_own_warnings_ignored():
+            return self._backfill(plot, days)
+
+    def _backfill(self, plot: Plot, days: Sequence[str]) -> list[dg.DagsterRun]:
+        context = self.workspace.create_request_context()
+        backfill_id = f"backfill{next(self._numbers)}"
+        self.instance.add_backfill(
+            PartitionBackfill.from_asset_partitions(
+                backfill_id=backfill_id,
+                asset_graph=context.asset_graph,
+                partition_names=list(days),
+                asset_selection=[asset_key(plot.id)],
+                backfill_timestamp=time.time(),
+                tags={},
+                dynamic_partitions_store=self.instance,
+                all_partitions=False,
+                title=None,
+                description=None,
+                run_config=None,
+            )
+        )
+
+        def runs() -> list[dg.DagsterRun]:
+            return list(
+                self.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+            )
+
+        def iterate() -> bool:
+            for error in execute_backfill_iteration(self.workspace, logging.getLogger("crashes")):
+                assert error is None, error.to_string()
+            return bool(runs())
+
+        wait_for(iterate, "the backfill's run")
+        iterate()
+        return runs()
 
     def materialize(self, plot: Plot, days: tuple[str, str] | None = None) -> dg.DagsterRun:
         """What the UI's Materialize does: a run of the asset over a range of its partitions (the
@@ -555,5 +642,7 @@ class House:
         lines = [f"tick {t.status.value}: {t.skip_reason or t.error or t.run_ids}" for t in ticks]
         lines += [f"dagster {r.run_id[:8]} {r.status.value}" for r in self.runs(plot)]
         lines += [f"sync {r.run_id[:8]} {r.outcome} {r.reason}" for r in self.store.runs(plot.id)]
-        lines += [f"true: {self.true(plot)}", (self.folder / "children.log").read_text()[-3000:]]
+        lines += [f"true: {self.true(plot)}"]
+        if self._last is not None:
+            lines.append(self._last.said[-3000:])
         return "\n".join(lines)

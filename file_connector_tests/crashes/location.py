@@ -11,7 +11,6 @@ from file_connector.times import utc_now
 from file_connector_tests.crashes.child import CLOCK_VARIABLE
 
 
-
 def now() -> datetime:
     return utc_now() + timedelta(seconds=float(Path(os.environ[CLOCK_VARIABLE]).read_text()))
 

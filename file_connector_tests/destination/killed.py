@@ -15,8 +15,10 @@ from typing import Any
 
 from sqlalchemy import event
 
-from file_connector.destination.open import open_store
+from file_connector.destination.open import FILE_NAME
+from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.sql_store import SqlStore
+from file_connector.destination.sqlite import SqliteStore
 from file_connector.models import Folder, FolderGone, Gone, GoneReason
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.destination.helpers import Writer, folders
@@ -99,7 +101,7 @@ def killed_at(store: SqlStore, step: int) -> bool:
 
 
 def main(home: Path, url: str | None) -> None:
-    store = open_store(url, home)
+    store = PostgresStore(url) if url else SqliteStore(home / FILE_NAME)
     big_commit(prepare(store, "warm-up"))
     for step in range(MOST_STEPS):
         killed = killed_at(store, step)

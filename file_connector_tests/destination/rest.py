@@ -49,11 +49,11 @@ class RestPlace(Place):
             f"{wipe} insert into change_counter (id, value) values (1, 0)", project.database
         )
         super().__init__(project.database_url, home)
-        self._project = project
+        self.project = project
         self._direct = PostgresStore(project.database_url)
 
     def open(self, **options: Any) -> Any:
-        store = WatchedStore(self._project.url, self._project.key, **options)
+        store = WatchedStore(self.project.url, self.project.key, **options)
         store._engine = self._direct._engine
         self.opened.append(store)  # type: ignore[arg-type]
         return store

@@ -3,6 +3,7 @@ its remedy, none with a password, and a failed transaction leaves nothing behind
 
 from __future__ import annotations
 
+import re
 import socket
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import event, make_url
 
 from file_connector.destination.base import Store
@@ -426,6 +428,45 @@ def test_an_idle_connection_that_died_is_replaced(
         )
         assert store.state("plans").version == 0
         assert writer.commit(a_file("f1")).inserted == 1
+
+
+SESSION_STATE = re.compile(
+    r"(^|;)\s*(set\s+(?!local)|prepare|execute|listen|discard|load\b|declare|create\s+temp)"
+    r"|pg_(try_)?advisory_lock|set_config",
+    re.IGNORECASE,
+)
+
+
+def test_nothing_said_to_postgres_outlives_its_transaction(postgres_url: str) -> None:
+    """So that a transaction pooler may hand every transaction to another session."""
+    said: list[str] = []
+    with opened(postgres_url, encryption_key=Fernet.generate_key().decode()) as store:
+
+        @event.listens_for(store._engine, "before_cursor_execute")
+        def listen(_: object, __: object, statement: str, *___: object) -> None:
+            said.append(statement)
+
+        store.migrate()
+        writer = Writer(store)
+        writer.commit(a_file("f1", parent_id="b"), folders=folders("a", "a/b"), mark_seen=True)
+        writer.commit(
+            a_file("f1", title="x"),
+            folders=[Folder("b", "a", "N")],
+            gone=[Gone("f1", GoneReason.DELETED)],
+        )
+        store.restamp(an_identity(user_id="ben"), "run-1")
+        store.renew("plans", "run-1")
+        store.finish_run("run-1", Outcome.COMPLETE, "", 0, 0)
+        store.advance(store.state("plans"))
+        store.note_failure(an_identity(), NOON, "x", None)
+        store.mirror([])
+        store.limiter().acquire("client", 60)
+        vault = store.vault(None)
+        assert vault is not None
+        with vault.locked("acme"):
+            vault.save("acme", {})
+    assert len(said) > 60
+    assert [statement for statement in said if SESSION_STATE.search(statement)] == []
 
 
 # -- the SQLite file -------------------------------------------------------------------------------

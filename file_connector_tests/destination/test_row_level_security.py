@@ -166,12 +166,18 @@ def test_there_is_one_policy_and_it_reads(supabase: Supabase) -> None:
     assert found == [("files", "files_owner_reads", "SELECT")]
 
 
-def test_there_are_no_functions_to_call(supabase: Supabase) -> None:
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+def test_users_call_no_function(supabase: Supabase, role: str) -> None:
     found = supabase.server.execute(
-        "select proname from pg_proc where pronamespace = 'public'::regnamespace",
+        "select oid::regprocedure::text, proname, proargtypes::regtype[]::text[] from pg_proc "
+        "where pronamespace = 'public'::regnamespace",
         supabase.database,
     )
-    assert found == []
+    assert len(found) > 30
+    for signature, name, types in found:
+        arguments = ", ".join(f"null::{kind}" for kind in types)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            supabase.ask(role, f"select {name}({arguments}) -- {signature}", ANA)
 
 
 def test_the_application_writes_with_the_service_role(supabase: Supabase) -> None:

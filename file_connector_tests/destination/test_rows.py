@@ -208,11 +208,13 @@ def test_s37_the_same_file_of_two_tenants_is_two_rows(store: SqlStore, place: Pl
     ana = Writer(store, an_identity("ana-plans"), "run-a")
     ben = Writer(store, an_identity("ben-plans", user_id="ben", project_id="mall"), "run-b")
     for writer in (ana, ben):
-        writer.commit(a_file("f1", parent_id="b"), folders=folders("a", "a/b"))
+        title = f"of {writer.identity.user_id}"
+        writer.commit(a_file("f1", title=title, parent_id="b"), folders=folders("a", "a/b"))
     assert place.files("ana-plans")["f1"]["user_id"] == "ana"
     assert place.files("ben-plans")["f1"]["project_id"] == "mall"
     before = place.files("ben-plans")
     ana.commit(folders=[Folder("b", "a", "renamed")])
+    assert place.files("ana-plans")["f1"]["path"] == "renamed/of ana"
     ana.commit(gone=[Gone("f1", DELETED)], folders_gone=[FolderGone("a", DELETED)])
     store.reset("ana-plans")
     store.mirror([])
@@ -436,6 +438,10 @@ def test_titles_come_back_as_they_are(store: SqlStore, place: Place) -> None:
         assert writer.commit(*records).unchanged == len(NASTY)
         writer.commit(*[a_file(r.external_id, title="between") for r in records])
         writer.commit(*records)
+    alone = [a_file(f"t{i:02}", title=title) for i, title in enumerate(NASTY)]
+    writer.commit(*alone)
+    stored = place.files()
+    assert [stored[r.external_id]["title"] for r in alone] == NASTY
 
 
 def test_what_no_database_takes_is_cleaned_at_the_border(store: SqlStore) -> None:

@@ -64,7 +64,7 @@ class Story:
         connector = self.stage.connector(toolbox)
         store = Audited(self.store, self.identity, trouble)
         try:
-            run = SyncRun(self.identity, connector, store, mode, heartbeat_seconds=3600)  # type: ignore[arg-type]
+            run = SyncRun(self.identity, connector, store, mode, heartbeat_seconds=3600)
             return run.drain().outcome
         finally:
             connector.close()

@@ -12,8 +12,8 @@ import pytest
 
 from file_connector.connectors.base import Connector
 from file_connector.deployment import Deployment
+from file_connector.destination.base import Store
 from file_connector.destination.open import open_store
-from file_connector.destination.sql_store import SqlStore
 from file_connector.endpoints.loader import Catalog
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import FileConnectorError
@@ -55,7 +55,7 @@ class House:
         self.environ = environ
         self.connectors = Connectors()
         self.instance = dg.DagsterInstance.ephemeral()
-        self.store: SqlStore = open_store(None, folder / ".file_connector")
+        self.store: Store = open_store(None, folder / ".file_connector")
 
     def catalog(self, *ids: str, more: str = "") -> Catalog:
         text = "endpoints:\n" + "".join(ENTRY.format(id=i, more=more) for i in ids or ("plans",))

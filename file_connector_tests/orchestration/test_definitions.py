@@ -16,7 +16,7 @@ import yaml
 import file_connector
 from file_connector.connectors.registry import Registry
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Catalog, load_endpoints
+from file_connector.endpoints.loader import Catalog, Quarantined, load_endpoints
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.factory import group_name, owner, tag_value
 from file_connector.orchestration.resources import resource_key
@@ -136,7 +136,7 @@ def test_500_endpoints_load_without_network_database_and_client_libraries(tmp_pa
     done = subprocess.run(
         [sys.executable, "-c", LOADING],
         cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "SUPABASE_DB_URL": "postgresql://u:p@127.0.0.1:1/none"},
+        env={"PYTHONPATH": str(CHECKOUT), "SUPABASE_DB_URL": "postgresql://u:p@127.0.0.1:1/no"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -173,6 +173,13 @@ def test_s38_a_bad_entry_is_visible_and_the_others_load(
     assert broken.metadata["remedy"] != ""
     errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert any("endpoints.yaml:4" in e and "fak" in e for e in errors)
+
+
+def test_s38_bad_entries_of_one_id_are_all_visible(house: House, tmp_path: Path) -> None:
+    entries = [Quarantined("plans", "Plans", "fake", "p", "u", line, ()) for line in (2, 5)]
+    catalog = replace(house.catalog("plans"), quarantined=tuple(entries))
+    keys = {s.key.path[1] for s in house.definitions(catalog).resolve_all_asset_specs()}
+    assert keys == {"plans", "entry_in_line_2", "entry_in_line_5"}
 
 
 def test_s38_a_file_that_cannot_be_read_is_visible_too(house: House, tmp_path: Path) -> None:

@@ -211,7 +211,8 @@ def test_s41_a_run_goes_on_when_the_other_writer_is_done(
 
 
 def test_s49_only_web_links_become_links_and_titles_stay_text() -> None:
-    assert io_manager.quoted_link("javascript:alert(1)") == ""
+    for link in ("javascript:alert(1)", "javascript:alert`1`", "data:text/html,x", "ftp://x/y", ""):
+        assert io_manager.quoted_link(link) == ""
     assert io_manager.quoted_link("https://x.example/a) [evil](https://e.example") == ""
     assert io_manager.quoted_link("https://x.example/a?b=1&c=%20") != ""
     title = "x](javascript:alert(1)) <img src=x> **bold**\nFORGED"

@@ -24,11 +24,11 @@ from file_connector.connectors.autodesk.places import Places
 from file_connector.connectors.autodesk.spec import AutodeskDetails
 from file_connector.connectors.autodesk.start import Start, StartFinder
 from file_connector.connectors.autodesk.sweep import Sweep
-from file_connector.connectors.autodesk.transport import AUTODESK, RefusedError, Transport
+from file_connector.connectors.autodesk.transport import AUTODESK, Transport
 from file_connector.connectors.autodesk.tree import Node, changed
 from file_connector.connectors.autodesk.walk import walk
 from file_connector.connectors.base import Credentials, Known, Toolbox
-from file_connector.errors import CursorRejectedError, NotFoundError
+from file_connector.errors import CursorRejectedError
 from file_connector.models import (
     Batch,
     Blind,
@@ -206,12 +206,8 @@ class AutodeskConnector:
                 if chosen:
                     yield Batch(records=chosen)
             elif node.parent_id is None:
-                raise (
-                    self._finder.explain(page)
-                    if isinstance(page, RefusedError)
-                    else (self._finder.lost())
-                )
-            elif not isinstance(page, NotFoundError):
+                raise self._finder.explain(page)
+            else:
                 yield Batch(blind=[Blind(node.id, node.name, page.message)])
         yield Batch(done=True)
 

@@ -13,7 +13,6 @@ from file_connector.connectors.autodesk.api import Api, Page
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
 from file_connector.connectors.autodesk.places import Places, chunks
 from file_connector.connectors.autodesk.start import StartFinder
-from file_connector.connectors.autodesk.transport import RefusedError
 from file_connector.connectors.autodesk.tree import (
     Node,
     Tree,
@@ -111,8 +110,8 @@ class Descent:
         for node, page in walk(self._todo, lambda n: self._api.contents(n.id), self._workers):
             if isinstance(page, Page):
                 yield self._page(node, page)
-            elif (batch := self._refused(node, page)) is not None:
-                yield batch
+            else:
+                yield self._refused(node, page)
 
     def _page(self, node: Node, page: Page) -> Batch:
         node.pages += 1
@@ -162,20 +161,14 @@ class Descent:
         node.waits_for += 1
         return Node(entry.id, entry.name, entry.parent_id or node.id, entry.rollup, above=node)
 
-    def _refused(self, node: Node, error: ForbiddenError | NotFoundError) -> Batch | None:
-        if isinstance(error, NotFoundError):
-            if node.above is None:
-                raise self._finder.lost()
-            self._folders[node.id] = node
-            return None
+    def _refused(self, node: Node, error: ForbiddenError | NotFoundError) -> Batch:
+        """A start folder that cannot be listed ends the run. Another stays unseen, also when it is
+        not found: its parent shows it in this very run."""
         if node.above is None:
-            raise self._finder.explain(error) if isinstance(error, RefusedError) else error
-        return self._unseen(node, error.message)
-
-    def _unseen(self, node: Node, why: str) -> Batch:
+            raise self._finder.explain(error)
         node.clean = False
         self._release(node)
-        blind = Blind(node.id, node.name, why)
+        blind = Blind(node.id, node.name, error.message)
         return Batch(folders=self._tree.take(), blind=[blind])
 
     # -- questions -------------------------------------------------------------------------------
@@ -200,8 +193,6 @@ class Descent:
             node = self._dead.pop(identifier)
         else:
             node = self._folders.pop(identifier, None)
-            if node is not None and node.id == identifier:
-                node.clean = False
         self._release(node)
 
     def _release(self, node: Node | None) -> None:
@@ -239,21 +230,14 @@ class Descent:
 
     def _settle_folders(self, places: Places) -> Batch:
         gone: list[FolderGone] = []
-        blind: list[Blind] = []
         for folder_id, found in list(places.folders(list(self._folders))):
             node = self._folders.pop(folder_id)
             if isinstance(found, GoneReason):
                 gone.append(FolderGone(folder_id, found))
-                if node is not None and node.id == folder_id:
-                    node.rollup = None
-                self._release(node)
-            elif node is not None and node.id == folder_id:
-                blind.append(Blind(folder_id, found.name, "it is there but cannot be listed"))
-                node.clean = False
                 self._release(node)
             else:
                 self._found_again(node, found)
-        return Batch(folders=self._tree.take(), folders_gone=gone, blind=blind)
+        return Batch(folders=self._tree.take(), folders_gone=gone)
 
     def _found_again(self, node: Node | None, found: FolderEntry) -> None:
         """A folder that is in scope after all: moved where no listing looked, or skipped."""
@@ -311,7 +295,7 @@ class Descent:
         for node in waiting:
             node.clean = False
             self._release(node)
-        return Batch(folders=self._tree.take(), blind=blind)
+        return Batch(folders=self._tree.take(), blind=blind, suspect=True)
 
     def _held_below(self, folder_id: str) -> int:
         stack, count = [folder_id], 0

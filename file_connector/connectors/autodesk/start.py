@@ -18,6 +18,7 @@ from file_connector.connectors.autodesk.transport import BadInputError, RefusedE
 from file_connector.errors import (
     ConfigurationError,
     FileConnectorError,
+    ForbiddenError,
     NotFoundError,
     ReconnectError,
 )
@@ -86,8 +87,10 @@ class StartFinder:
         except NotFoundError:
             raise self._no_project([str(hub)]) from None
 
-    def explain(self, error: RefusedError) -> FileConnectorError:
-        """What a 403 about the start of the listing means."""
+    def explain(self, error: ForbiddenError | NotFoundError) -> FileConnectorError:
+        """What a 403 or 404 about the start of the listing means."""
+        if not isinstance(error, RefusedError):
+            return self._lost()
         if error.code == "AUTH-010":
             kind = ReconnectError if isinstance(self._tokens, ThreeLegged) else ConfigurationError
             return kind(
@@ -125,7 +128,9 @@ class StartFinder:
             remedy=f"Add it to the project; {self._integration_advice()}",
         )
 
-    def lost(self) -> FileConnectorError:
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _lost(self) -> FileConnectorError:
         """The start folder does not exist (any more), or hides."""
         return ConfigurationError(
             f"the start folder {self._details.folder_id or 'Project Files'} of project "
@@ -134,15 +139,13 @@ class StartFinder:
             remedy="Restore or share the folder, or set another folder_id.",
         )
 
-    # -- parts -----------------------------------------------------------------------------------
-
     def _start_folder(self, folder_id: str) -> FolderEntry:
         try:
             folder = self._api.folder(folder_id)
         except NotFoundError:
-            raise self.lost() from None
+            raise self._lost() from None
         if folder.hidden:
-            raise self.lost()
+            raise self._lost()
         return folder
 
     def _discover(self, memory: Mapping[str, Json]) -> Start:

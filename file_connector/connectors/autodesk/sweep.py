@@ -17,7 +17,6 @@ from file_connector.connectors.autodesk.descent import sort_out
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
 from file_connector.connectors.autodesk.places import chunks
 from file_connector.connectors.autodesk.start import StartFinder
-from file_connector.connectors.autodesk.transport import RefusedError
 from file_connector.connectors.autodesk.tree import Node, Tree, settled
 from file_connector.connectors.autodesk.walk import walk
 from file_connector.connectors.base import Known
@@ -132,15 +131,8 @@ class Sweep:
         self._place(node, state)
 
     def _refused(self, node: Node, error: ForbiddenError | NotFoundError) -> Batch:
-        if isinstance(error, NotFoundError):
-            if node.parent_id is None:
-                raise self._finder.lost()
-            state = self._tree.state(node.id)
-            state.pop("seen", None)
-            self._place(node, state)
-            return Batch(folders=self._tree.take())
         if node.parent_id is None:
-            raise self._finder.explain(error) if isinstance(error, RefusedError) else error
+            raise self._finder.explain(error)
         self._tree.doubt(node.id)
         return Batch(folders=self._tree.take(), blind=[Blind(node.id, node.name, error.message)])
 

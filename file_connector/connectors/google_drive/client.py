@@ -299,7 +299,8 @@ class DriveClient:
             )
 
         try:
-            return self._call(answer, _checked_change_page, costly=True)
+            page = self._call(answer, _checked_change_page, costly=True)
+            return replace(page, entries=tuple(map(self._readable, page.entries)))
         except (PageRefusedError, NotFoundError, ForbiddenError, BadRequestError) as error:
             if isinstance(error, BadRequestError) and error.location:
                 raise
@@ -335,7 +336,13 @@ class DriveClient:
         except TransientError:
             wire.drop()
             raise
-        except (OSError, http.client.HTTPException, httplib2.HttpLib2Error, ValueError) as error:
+        except (
+            OSError,
+            http.client.HTTPException,
+            httplib2.HttpLib2Error,
+            ValueError,
+            RecursionError,  # JSON nested beyond reason
+        ) as error:
             wire.drop()
             raise TransientError(
                 f"no answer from Drive: {type(error).__name__}: {self._clean(error)}",
@@ -343,6 +350,20 @@ class DriveClient:
             ) from None
         finally:
             watchdog.cancel()
+
+    def _readable(self, entry: Mapping[str, Json]) -> Mapping[str, Json]:
+        """An entry whose file cannot be read tells at least which file to look at: one odd entry
+        must not stop an endpoint for ever."""
+        if entry.get("changeType") == "drive" or entry.get("removed"):
+            return entry
+        try:
+            _checked_item(entry.get("file"))
+            return entry
+        except TransientError:
+            try:
+                return {**entry, "file": self.file(str(entry["fileId"]))}
+            except (NotFoundError, ForbiddenError):
+                return {"fileId": entry["fileId"], "removed": True}
 
     def _clean(self, error: Exception) -> str:
         return one_line(redact(error, self._wires.account.secrets))[:200]
@@ -387,11 +408,11 @@ def _checked_change_page(answer: Any) -> ChangePage:
     page = _checked_object(answer)
     entries = []
     for entry in _listed(page, "changes"):
+        if isinstance(entry, dict) and entry.get("changeType") not in (None, "file", "drive"):
+            continue  # about things we do not know
         about_drive = isinstance(entry, dict) and entry.get("changeType") == "drive"
         if not isinstance(entry, dict) or not (about_drive or _is_text(entry.get("fileId"))):
             raise _odd("a change has no fileId")
-        if not about_drive and not entry.get("removed"):
-            _checked_item(entry.get("file"))
         entries.append(entry)
     next_token, new_start = _token(page, "nextPageToken"), _token(page, "newStartPageToken")
     if not next_token and not new_start:

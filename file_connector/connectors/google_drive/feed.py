@@ -33,9 +33,10 @@ from file_connector.models import (
     KnownFile,
 )
 
-MAX_LOOK_UPS = 50
-"""Unknown parents asked for in one run. Beyond that they count as outside, which loses nothing: a
-folder that entered has an entry of its own and is walked when that is read."""
+MAX_LOOK_UPS = 10_000
+"""Unknown parents asked for in one run, once each, and only to learn where something of ours went.
+Beyond that they count as outside, which loses nothing for long: a folder that entered has an entry
+of its own and is walked when that is read."""
 
 Entry = Mapping[str, Json]
 
@@ -137,10 +138,12 @@ class Placement:
         while folder_id is not None and folder_id != self._root.id:
             if folder_id in self._left:
                 return False
-            if folder_id in trail:  # what we know of these is out of date
-                if not self._look_up(folder_id):
+            if folder_id in trail:
+                # Drive has no cycles: one of these moved, and its entry is still to come
+                stale = next((f for f in trail if f not in self._moved), None)
+                if stale is None or not self._look_up(stale):
                     return False
-                trail.clear()  # bounded: every look-up is counted
+                trail, folder_id = [], stale
             trail.append(folder_id)
             if folder_id in self._moved:
                 folder_id = self._moved[folder_id][0]

@@ -1,0 +1,133 @@
+"""Autodesk through the real engine and store: what only shows when all three meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from file_connector.destination.sqlite import SqliteStore
+from file_connector.models import Identity, Mode, Outcome, RunReport
+from file_connector.sandbox import faults
+from file_connector.sync.run import BREAKER_PASSES, SyncRun
+from file_connector_tests.connectors.acc import Site, a_site
+
+ME = Identity("tower", "autodesk_construction_cloud", "tower-42", "ana")
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with a_site() as site:
+        yield site
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "supabase.db")
+    yield opened
+    opened.close()
+
+
+def run(
+    site: Site,
+    store: SqliteStore,
+    mode: Mode = Mode.INCREMENTAL,
+    details: Mapping[str, Any] | None = None,
+) -> RunReport:
+    connector = site.connector(details)
+    try:
+        return SyncRun(ME, connector, store, mode, heartbeat_seconds=3600).drain()
+    finally:
+        connector.close()
+
+
+def live(site: Site, store: SqliteStore) -> set[str]:
+    known = store.known(ME.endpoint_id)
+    return {i for i, file in known.files(list(site.sandbox.aps.items)).items() if file.live}
+
+
+def test_s27_first_sync_then_idle_then_one_change(site: Site, store: SqliteStore) -> None:
+    report = run(site, store)
+    assert report.outcome is Outcome.COMPLETE
+    assert (report.counts.inserted, report.counts.api_calls) == (6, 5 + 3)
+    assert run(site, store).counts.api_calls == 1
+    site.sandbox.aps.upload(next(iter(site.sandbox.aps.truth(site.room))))
+    report = run(site, store)
+    assert (report.counts.updated, report.counts.api_calls) == (1, 1 + 4)
+    row = store.row(ME.endpoint_id, next(iter(site.sandbox.aps.truth(site.room))))
+    assert row is not None
+    assert row["path"] == "Plans/Level 1/Room/R-1.pdf"
+
+
+def test_s27b_what_the_fast_way_missed_is_counted(site: Site, store: SqliteStore) -> None:
+    run(site, store)
+    with site.sandbox.aps.silent():
+        site.sandbox.aps.add_item("quiet.pdf", site.room)
+        site.sandbox.aps.delete(next(iter(site.sandbox.aps.truth(site.models))))
+    assert run(site, store).counts.inserted == 0
+    report = run(site, store, Mode.SWEEP)
+    assert report.counts.missed_by_fast_path == 2
+    assert live(site, store) == set(site.truth())
+
+
+def test_s20_a_forbidden_folder_makes_the_run_partial(site: Site, store: SqliteStore) -> None:
+    run(site, store)
+    site.sandbox.aps.refuse(site.level)
+    site.sandbox.aps.add_item("bump.pdf", site.room)
+    site.sandbox.aps.add_item("seen.pdf", site.models)
+    for mode in (Mode.INCREMENTAL, Mode.SWEEP, Mode.INCREMENTAL):
+        report = run(site, store, mode)
+        assert report.outcome is Outcome.PARTIAL
+        assert "'Level 1'" in report.reason
+    assert len(live(site, store)) == 7
+    site.sandbox.aps.unrefuse(site.level)
+    assert run(site, store).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+
+
+def test_s23_an_empty_world_is_believed_after_as_many_passes_as_agreed(
+    site: Site, store: SqliteStore
+) -> None:
+    aps = site.sandbox.aps
+    aps.add_items(120, site.plans)
+    run(site, store)
+    aps.add_item("bump.pdf", site.files)
+    aps.deny(site.plans)
+    for mode in [Mode.INCREMENTAL, *[Mode.SWEEP] * (BREAKER_PASSES - 2)]:
+        report = run(site, store, mode)
+        assert report.outcome is Outcome.PARTIAL
+        assert "mass disappearance" in report.reason
+        assert report.counts.tombstoned == 0
+    report = run(site, store, Mode.SWEEP)
+    assert report.counts.tombstoned == 124
+    assert run(site, store).outcome is Outcome.COMPLETE
+    assert run(site, store).counts.api_calls == 1
+    aps.grant(site.plans)
+    run(site, store, Mode.SWEEP)
+    assert live(site, store) == set(site.truth())
+
+
+def test_s23_an_empty_world_that_passes_by_changes_nothing(site: Site, store: SqliteStore) -> None:
+    site.sandbox.aps.add_items(120, site.plans)
+    run(site, store)
+    site.sandbox.faults.add(faults.empty_world(), kind="aps.contents", times=None)
+    for mode in (Mode.SWEEP, Mode.SWEEP):
+        assert run(site, store, mode).counts.tombstoned == 0
+    site.sandbox.faults.clear()
+    assert run(site, store, Mode.SWEEP).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+
+
+def test_s40_another_root_and_back(site: Site, store: SqliteStore) -> None:
+    run(site, store)
+    report = run(site, store, details={"folder_id": site.plans})
+    assert report.outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth(site.plans))
+    reasons = {f.gone_reason for f in store.known("tower").files(list(site.truth())).values()}
+    assert {r.value for r in reasons if r} == {"out_of_scope"}
+    assert run(site, store, details={"folder_id": site.plans}).counts.api_calls == 1
+    run(site, store)
+    assert live(site, store) == set(site.truth())
+    assert run(site, store).counts.api_calls == 1

@@ -1,0 +1,121 @@
+"""``file-connector sync``: killed anywhere, the next one goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+from file_connector.destination.sql_store import LEASE_SECONDS
+from file_connector.errors import BusyError
+from file_connector.models import Mode, Outcome
+from file_connector_tests.crashes.child import Death
+from file_connector_tests.crashes.house import PATIENCE, House, Plot, wait_for
+
+SOURCES = ["drive", "autodesk"]
+
+
+def goes_on(house: House, plot: Plot) -> None:
+    """While the dead one's lease lasts nobody may write; after it, at most two runs bring truth."""
+    house.sandbox.faults.clear()
+    (dead,) = house.open_runs(plot)
+    early = house.command("sync", plot.id)
+    assert early.wait() == 1
+    assert f"run {dead.run_id} is writing this endpoint since" in early.said
+    assert "if it died, the endpoint is free at" in early.said
+    house.pass_time(plot, timedelta(seconds=LEASE_SECONDS))
+    late = house.command("sync", plot.id)
+    assert late.wait() == 0, late.said
+    assert house.true(plot)
+    assert house.open_runs(plot) == []
+    (row,) = [r for r in house.store.runs(plot.id) if r.run_id == dead.run_id]
+    assert row.outcome is Outcome.FAILED
+    assert row.reason.startswith("lost: ")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("request_number", [2, 4])
+def test_s17_killed_at_a_request(house: House, request_number: int, source: str) -> None:
+    plot = house.plot(source, synced=request_number == 2, disturbed=request_number == 2)
+    began: list[subprocess.Popen[bytes]] = []
+
+    def kill() -> None:
+        (process,) = wait_for(lambda: began, "the process")
+        os.killpg(process.pid, signal.SIGKILL)
+
+    rule = house.strike(request_number, kill)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "file_connector", "sync", plot.id],
+        env=house.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    began.append(process)
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    assert rule.hits == 1
+    goes_on(house, plot)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "death",
+    [Death("commit", 1), Death("commit", 2, before=False), Death("finish_run")],
+    ids=str,
+)
+def test_s17_killed_around_a_commit(house: House, death: Death, source: str) -> None:
+    plot = house.plot(source)
+    assert house.command("sync", plot.id, death=death).wait() == -signal.SIGKILL
+    goes_on(house, plot)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_s17_killed_in_a_sweep(house: House, source: str) -> None:
+    plot = house.plot(source, synced=True, disturbed=True)
+    death = Death("commit", 3)
+    assert house.command("sync", plot.id, "--sweep", death=death).wait() == -signal.SIGKILL
+    goes_on(house, plot)
+
+
+def test_s41_the_endpoint_of_a_killed_process_is_free_when_its_lease_ends(house: House) -> None:
+    assert LEASE_SECONDS < 120
+    plot = house.plot("drive", synced=True, disturbed=True)
+    hold = house.hold()
+    holder = house.zygote.start("command_line_with_lease", ["1.5", "sync", plot.id])
+    hold.reached()
+    holder.signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert holder.wait() == -signal.SIGKILL
+
+    def begins() -> bool:
+        try:
+            house.store.begin_run(plot.identity, Mode.INCREMENTAL, f"after-{plot.id}")
+        except BusyError:
+            return False
+        return True
+
+    wait_for(begins, "the end of the lease", 10)
+    assert time.monotonic() - killed_at < 8
+    (lost,) = [r for r in house.store.runs(plot.id) if r.outcome is Outcome.FAILED]
+    assert lost.reason.startswith("lost: its process stopped answering")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_s17_sigterm_closes_the_run_at_once(house: House, source: str) -> None:
+    plot = house.plot(source)
+    hold = house.hold(3)
+    child = house.command("sync", plot.id)
+    hold.reached()
+    child.signal(signal.SIGTERM)
+    hold.let_go()
+    assert child.wait() == 143
+    (row,) = house.store.runs(plot.id)
+    assert row.outcome is Outcome.FAILED
+    assert row.reason.startswith("interrupted: ")
+    assert house.command("sync", plot.id).wait() == 0, "nobody had to wait for the lease"
+    assert house.true(plot)
