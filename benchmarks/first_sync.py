@@ -2,8 +2,8 @@
 
 A stub server in a process of its own lists ``--files`` files, 1,000 a page, each page after
 ``--latency-ms`` (a real listing of 1,000 files takes some hundred milliseconds). Both loops use the
-same Google client. Prints: throughput ratio (ours / bare), peak resident memory, and with ``--kill``
-how many files a killed first sync lists again.
+same Google client. Prints: throughput ratio (ours / bare), peak resident memory, with ``--kill``
+also how many files a killed first sync lists again.
 """
 
 from __future__ import annotations

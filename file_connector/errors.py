@@ -7,7 +7,7 @@ FileConnectorError
 │   ├── ThrottledError      the provider asked us to slow down
 │   ├── BusyError           another run is writing this endpoint
 │   └── ConflictError       another run moved the cursor first; nothing of ours was written
-├── CursorRejectedError   the provider no longer accepts our cursor; the engine lists everything anew
+├── CursorRejectedError   the provider refuses our cursor; the engine lists everything anew
 ├── ForbiddenError        one part of the tree may not be seen; the run goes on and ends `partial`
 ├── NotFoundError         one object is gone or hidden; the caller knows what that means
 └── BugError              our own mistake; please report it
@@ -101,7 +101,9 @@ _SECRET_SHAPES = (
         r"(?i)\b(access_token|refresh_token|client_secret|private_key|assertion|password|apikey"
         r"|api_key)([\"']?\s*[=:]\s*[\"']?)(?!\s)[^\s\"'&,;}]{4,}"
     ),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.S),
+    re.compile(
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL
+    ),
     re.compile(r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):[^@\s]*@"),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*"),
     re.compile(r"\bya29\.[\w.-]+"),

@@ -93,7 +93,7 @@ class Gone:
 class Folder:
     """A folder of the endpoint's known tree (table ``sync_folders``).
 
-    The start folder has ``parent_id`` None. ``state`` is the connector's own memory about it (an ACC
+    The start folder has ``parent_id`` None. ``state`` is the connector's own memory about it (a
     rollup, the number of the pass that last listed it, ...); storing a Folder replaces its state.
     """
 
@@ -113,7 +113,7 @@ class FolderGone:
 
 @dataclass(frozen=True, slots=True)
 class Blind:
-    """A part of the tree a run could not see: nothing below it is tombstoned, the run is partial."""
+    """A part of the tree a run could not see: nothing below is tombstoned, the run is partial."""
 
     folder_id: str
     name: str
@@ -171,7 +171,7 @@ class KnownFile:
 class Probe:
     """The answer to "anything new since the cursor?".
 
-    ``cursor``, if given, is a later position up to which nothing concerned this endpoint; storing it
+    ``cursor``, if given, is a later position up to which nothing concerned us here; storing it
     keeps the next probe cheap.
     """
 

@@ -148,8 +148,8 @@ MUTANTS = [
     Mutant(
         "Drive: an empty answer about several parents is believed",
         DRIVE + "walk.py",
-        "                self._alone.extend(p for p in parents if p not in self._answered and together)",
-        "                step.listed = list(parents)",
+        "self._alone.extend(p for p in parents if p not in self._answered and together)",
+        "step.listed = list(parents)",
         "file_connector_tests/connectors -k 's15'",
     ),
     Mutant(

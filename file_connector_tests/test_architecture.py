@@ -43,7 +43,7 @@ def room(module: str) -> tuple[int, str] | None:
         (len(name), floor, name)
         for floor, names in enumerate(FLOORS)
         for name in names
-        if module == name or module.startswith(f"{name}.") or module.startswith(f"{name}_")
+        if module == name or module.startswith((f"{name}.", f"{name}_"))
     ]
     return max(fits)[1:] if fits else None
 

@@ -83,9 +83,9 @@ class Connector(Protocol):
         ...
 
     def sweep(self, known: Known, progress: Json | None, pass_no: int) -> Iterator[Batch]:
-        """A complete listing, from the start (``progress`` None) or from stored progress. Each batch
-        carries ``sweep``; the last has ``done`` and a ``cursor`` that was true when the pass began,
-        so that replaying ``changes`` from it misses nothing."""
+        """A complete listing, from the start (``progress`` None) or from stored progress. Every
+        batch carries ``sweep``; the last has ``done`` and a ``cursor`` that was true when the pass
+        began, so that replaying ``changes`` from it misses nothing."""
         ...
 
     def window(self, start: datetime, end: datetime, known: Known) -> Iterator[Batch]:
@@ -190,7 +190,7 @@ class ConnectorSpec:
     credentials_variable: str
     default_credentials: Callable[[Mapping[str, str]], Mapping[str, Json]]
     open: Callable[[Any, Credentials, Toolbox], Connector]
-    describe: Callable[[Any], str] = lambda details: ""
+    describe: Callable[[Any], str] = lambda _: ""
     """One sentence: what an endpoint with these details syncs."""
     streams: tuple[str, ...] = ("files",)
     minimum_interval_minutes: int = 1

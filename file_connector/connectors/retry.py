@@ -26,8 +26,9 @@ MAX_BACKOFF_SECONDS = 32.0
 class Retrier:
     """Repeats calls that failed for a passing reason, within one budget of waiting for a run.
 
-    Failed attempts count with their duration, too. A ``retry_after`` is honoured as asked; if it does not fit into what is left of the budget, the
-    error is raised at once: the next run will come back to it with a valid cursor.
+    Failed attempts count with their duration, too. A ``retry_after`` is honoured as asked; if it
+    does not fit into what is left of the budget, the error is raised at once: the next run will
+    come back to it with a valid cursor.
     """
 
     def __init__(self, toolbox: Toolbox) -> None:

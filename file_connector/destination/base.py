@@ -108,14 +108,12 @@ class Store(Protocol):
         """Drop the marks of a finished pass."""
         ...
 
-    def live_between(
-        self, endpoint_id: str, start: datetime, end: datetime
-    ) -> Iterator[KnownFile]:
+    def live_between(self, endpoint_id: str, start: datetime, end: datetime) -> Iterator[KnownFile]:
         """Live files with ``updated_at`` in [start, end)."""
         ...
 
     def newest(self, endpoint_id: str, limit: int = 10) -> Sequence[Mapping[str, Json]]:
-        """The most recently changed live rows, as column -> value (title, link, updated_at, ...)."""
+        """The most recently changed live rows, as column -> value (title, link, ...)."""
         ...
 
     def row(self, endpoint_id: str, external_id: str) -> Mapping[str, Json] | None:
@@ -152,8 +150,7 @@ class Store(Protocol):
         quarantined or disabled ones); those no longer listed become ``removed``."""
         ...
 
-    def status(self, endpoint_id: str) -> EndpointStatus | None:
-        ...
+    def status(self, endpoint_id: str) -> EndpointStatus | None: ...
 
     def note_success(self, identity: Identity, at: datetime) -> None:
         """Clears failing_since, failures, retry_at and message."""

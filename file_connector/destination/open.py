@@ -19,8 +19,8 @@ def open_store(
     rest_url: str | None = None,
     rest_key: str | None = None,
 ) -> Store:
-    """The store at ``url`` (Postgres); without it, over Supabase's REST API at ``rest_url``; without
-    either, in the file ``supabase.db`` in ``home``.
+    """The store at ``url`` (Postgres); without it, over Supabase's REST API at ``rest_url``;
+    without either, in the file ``supabase.db`` in ``home``.
 
     Opens no connection: the first use of the store does. It creates and migrates the SQLite file;
     elsewhere it raises ConfigurationError if the tables are missing or old (only ``migrate`` needs

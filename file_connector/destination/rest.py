@@ -105,11 +105,8 @@ class RestStore:
             "commit_id": uuid.uuid4().hex,
             "state": _state_row(commit.state),
             "records": [
-                {
-                    **_sent(row_of(commit.identity, r, "")),
-                    "version_is_content": r.version_is_content,
-                }
-                for r in commit.records
+                _record(row_of(commit.identity, record, ""), record.version_is_content)
+                for record in commit.records
             ],
             "folders": [asdict(f) for f in _latest(map(clean_folder, commit.folders))],
             "folders_gone": [
@@ -421,6 +418,17 @@ class RestVault(Vault):
 def _sent(row: Row) -> Row:
     """``row`` with its times as text."""
     return {n: v.isoformat() if isinstance(v, datetime) else v for n, v in row.items()}
+
+
+_TOLD = (
+    *("external_id", "title", "link", "created_at", "updated_at", "mime_type"),
+    *("size_bytes", "version", "parent_id", "raw"),
+)
+
+
+def _record(row: Row, version_is_content: bool) -> Row:
+    """What differs from record to record; the rest is told once."""
+    return {**_sent({name: row[name] for name in _TOLD}), "version_is_content": version_is_content}
 
 
 def _timed(row: Row, table: str) -> Row:

@@ -98,6 +98,8 @@ class Calls:
             try:
                 answer = self._session.post(
                     self._root + function,
+                    # With its keys told here, PostgREST hands the body on without reading it.
+                    params={"columns": ",".join(given)} if given else None,
                     data=json.dumps(given, separators=(",", ":")).encode(),
                     headers={"Content-Type": "application/json"},
                     timeout=self._timeout,

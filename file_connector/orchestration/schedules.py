@@ -150,7 +150,8 @@ def bury_the_dead(
     A run whose whole process tree was killed stays "started" in Dagster for good and would block
     its endpoint's pool, other people's runs included; so every tick looks, whatever the provider
     says. A lost scheduled run counts as a failed one: the first is followed by another at once,
-    later ones in a row after a back-off. Lost runs that a person asked for are for Dagster to retry.
+    later ones in a row after a back-off. Lost runs that a person asked for are
+    for Dagster to retry.
     """
     lost = None
     for record in _running(endpoint.id, instance):

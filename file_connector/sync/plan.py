@@ -124,7 +124,7 @@ def sweep_due(endpoint_id: str, state: SyncState, now: datetime) -> bool:
 
 
 def backoff(failures: int) -> timedelta:
-    """How long to wait after the ``failures``-th failure in a row: 5, 10, 20, 40, 60, 60 ... min."""
+    """How long to wait after so many failures in a row: 5, 10, 20, 40, 60, 60 ... minutes."""
     doublings = min(max(failures - 1, 0), 10)
     return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
 

@@ -82,7 +82,7 @@ class _Tally:
     """Ids the fast way reported in this run."""
 
 
-class _TimeUp(Exception):
+class _TimeUpError(Exception):
     """The run's time is over; everything stored so far counts, the next run goes on."""
 
 
@@ -162,7 +162,7 @@ class SyncRun:
                 cursor_before = self._state.cursor
                 try:
                     self._work()
-                except _TimeUp:
+                except _TimeUpError:
                     self._tally.problems.append("time is up; the next run goes on from here")
         except FileConnectorError as error:
             error.endpoint = self._identity.endpoint_id
@@ -324,8 +324,8 @@ class SyncRun:
             held_back = state.held_back + 1
             self._tally.problems.append(
                 f"mass disappearance: a complete listing lacks {missing} of {held} files; nothing "
-                f"was tombstoned (pass {held_back} of {BREAKER_PASSES}). Check the folder's sharing,"
-                f" or accept it with `file-connector confirm {endpoint_id}`"
+                f"was tombstoned (pass {held_back} of {BREAKER_PASSES}). Check the folder's "
+                f"sharing, or accept it with `file-connector confirm {endpoint_id}`"
             )
         else:
             for chunk in self._unseen(state.pass_no):
@@ -452,7 +452,7 @@ class SyncRun:
         if self._on_commit is not None:
             self._on_commit(self._counts(0))
         if self._time_limit and self._monotonic() - self._started > self._time_limit:
-            raise _TimeUp
+            raise _TimeUpError
         return result
 
     def _put(self, state: SyncState) -> None:

@@ -875,7 +875,7 @@ def test_removed_files_are_deleted_or_hidden(desk: Desk, synced: Sync) -> None:
     assert synced.memory.gone == {desk.top: GoneReason.DELETED}
     desk.drive.move(desk.a, desk.drive.add_folder("Private"))
     synced.tick()
-    assert synced.memory.gone[desk.deep] is GoneReason.DELETED, "the feed tells no difference"
+    assert synced.memory.gone[desk.deep] is GoneReason.ACCESS_LOST
 
 
 def test_out_of_sight_and_back_within_one_tick(desk: Desk, synced: Sync) -> None:

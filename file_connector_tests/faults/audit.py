@@ -1,4 +1,4 @@
-"""A store that watches itself: after every commit the promises are checked on the rows themselves."""
+"""A store that watches itself: after every commit the promises are checked on the rows."""
 
 from __future__ import annotations
 

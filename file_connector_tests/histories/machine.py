@@ -246,7 +246,7 @@ class History(RuleBasedStateMachine):
     def _check(self) -> None:
         truth = self.stage.truth()
         held = rows_of(self.store, self.me.endpoint_id)
-        live = {id: seen for id, (seen, gone) in held.items() if not gone}
+        live = {thing: seen for thing, (seen, gone) in held.items() if not gone}
         assert live == dict(truth)
 
 

@@ -1,7 +1,7 @@
 """What a random history needs of a source: a world to change, the truth in it, and a connector.
 
-Each history gets a tree of its own inside one long-lived sandbox, so the sources' other files (those
-of earlier histories) are the many other tenants of the same account.
+Each history gets a tree of its own inside one long-lived sandbox, so the source's other files
+(those of earlier histories) are the many other tenants of the same account.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Stage(Protocol):
     def new_file(self, parent: str, *, old: bool) -> str: ...
     def new_folder(self, parent: str) -> str: ...
     def edit(self, file: str, *, backwards: bool) -> None: ...
-    def rename(self, id: str) -> None: ...
-    def move(self, id: str, parent: str) -> None: ...
-    def trash(self, id: str) -> None: ...
-    def restore(self, id: str) -> None: ...
-    def delete(self, id: str) -> None: ...
+    def rename(self, thing: str) -> None: ...
+    def move(self, thing: str, parent: str) -> None: ...
+    def trash(self, thing: str) -> None: ...
+    def restore(self, thing: str) -> None: ...
+    def delete(self, thing: str) -> None: ...
     def hide(self, folder: str) -> None: ...
     def show(self, folder: str) -> None: ...
     def view(self, file: str) -> None: ...
@@ -91,20 +91,20 @@ class DriveStage:
     def edit(self, file: str, *, backwards: bool) -> None:
         self._drive.edit(file, modified="2018-05-05T05:05:05.123Z" if backwards else None)
 
-    def rename(self, id: str) -> None:
-        self._drive.rename(id, self._world.name("renamed"))
+    def rename(self, thing: str) -> None:
+        self._drive.rename(thing, self._world.name("renamed"))
 
-    def move(self, id: str, parent: str) -> None:
-        self._drive.move(id, parent)
+    def move(self, thing: str, parent: str) -> None:
+        self._drive.move(thing, parent)
 
-    def trash(self, id: str) -> None:
-        self._drive.trash(id)
+    def trash(self, thing: str) -> None:
+        self._drive.trash(thing)
 
-    def restore(self, id: str) -> None:
-        self._drive.restore(id)
+    def restore(self, thing: str) -> None:
+        self._drive.restore(thing)
 
-    def delete(self, id: str) -> None:
-        self._drive.delete(id)
+    def delete(self, thing: str) -> None:
+        self._drive.delete(thing)
 
     def hide(self, folder: str) -> None:
         self._drive.unshare(folder, ACCOUNT)
@@ -117,13 +117,13 @@ class DriveStage:
 
     def truth(self) -> Mapping[str, Seen]:
         return {
-            id: Seen(
+            thing: Seen(
                 r["name"],
                 iso(parse_time(r["modifiedTime"])),
                 iso(parse_time(r["createdTime"])),
                 int(r["size"]) if "size" in r else None,
             )
-            for id, r in self._drive.truth(self.root, ACCOUNT).items()
+            for thing, r in self._drive.truth(self.root, ACCOUNT).items()
         }
 
     def connector(self, toolbox: Toolbox) -> Connector:
@@ -154,23 +154,23 @@ class AutodeskStage:
     def edit(self, file: str, *, backwards: bool) -> None:
         self._aps.upload(file, modified="2018-05-05T05:05:05Z" if backwards else None)
 
-    def rename(self, id: str) -> None:
-        self._aps.rename(id, self._world.name("renamed"), touch=False)
+    def rename(self, thing: str) -> None:
+        self._aps.rename(thing, self._world.name("renamed"), touch=False)
 
-    def move(self, id: str, parent: str) -> None:
-        self._aps.move(id, parent)
+    def move(self, thing: str, parent: str) -> None:
+        self._aps.move(thing, parent)
 
-    def trash(self, id: str) -> None:
-        self._aps.delete(id)
+    def trash(self, thing: str) -> None:
+        self._aps.delete(thing)
 
-    def restore(self, id: str) -> None:
-        self._aps.restore(id)
+    def restore(self, thing: str) -> None:
+        self._aps.restore(thing)
 
-    def delete(self, id: str) -> None:
-        self._aps.delete(id)  # ACC never erases
+    def delete(self, thing: str) -> None:
+        self._aps.delete(thing)  # ACC never erases
 
     def hide(self, folder: str) -> None:
-        """Rights move no time, so only a sweep could see them: not part of the fast way's promise."""
+        """Rights move no time: only a sweep could see them, the fast way promises nothing."""
 
     def show(self, folder: str) -> None:
         return None
@@ -180,13 +180,13 @@ class AutodeskStage:
 
     def truth(self) -> Mapping[str, Seen]:
         return {
-            id: Seen(
+            thing: Seen(
                 item.name,
                 iso(max(item.modified, item.tip.modified)),
                 iso(item.created),
                 item.tip.size,
             )
-            for id, item in self._aps.truth(self.root).items()
+            for thing, item in self._aps.truth(self.root).items()
         }
 
     def connector(self, toolbox: Toolbox) -> Connector:

@@ -103,7 +103,7 @@ class TestFirstSync:
             source.resolve = real  # type: ignore[method-assign]
             raise TransientError("reset")
 
-        source.resolve = dies  # type: ignore[method-assign]
+        source.resolve = dies  # type: ignore[method-assign, assignment]
         source.truth = {"b": GoneReason.TRASHED}
         with pytest.raises(TransientError):
             run(source, store, Mode.SWEEP)
@@ -382,9 +382,12 @@ class TestOneWriter:
     def test_s41_the_second_run_is_told_who_works(self, store: Store) -> None:
         source = synced(store, a_file("a"))
         other = SyncRun(ME, synced(store), store, now=lambda: NOON)
-        source.change_scripts = [
-            [lambda: pytest.raises(BusyError, other.drain), Batch(cursor="t2")]
-        ]
+
+        def meanwhile() -> None:
+            with pytest.raises(BusyError):
+                other.drain()
+
+        source.change_scripts = [[meanwhile, Batch(cursor="t2")]]
         assert run(source, store).outcome is Outcome.COMPLETE
 
     def test_a_stale_state_writes_nothing(self, store: Store) -> None:
