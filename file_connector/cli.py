@@ -71,6 +71,10 @@ class _Group(click.Group):
         raise click.exceptions.Exit(1)
 
 
+LAST_DAY = date(9999, 12, 30)
+"""The last day whose end is still in the calendar."""
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(file_connector.__version__, prog_name="file-connector")
 @click.pass_context
@@ -331,7 +335,7 @@ def _mode(
     if first is None:
         raise click.UsageError("--to needs --from.")
     start = first.replace(tzinfo=timezone.utc)
-    final = (last or datetime.now(timezone.utc)).date()
+    final = min((last or datetime.now(timezone.utc)).date(), LAST_DAY)
     end = datetime(final.year, final.month, final.day, tzinfo=timezone.utc) + timedelta(days=1)
     if end <= start:
         raise click.UsageError(f"--from {start.date()} lies after --to {final}.")
@@ -397,9 +401,12 @@ def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json:
     with deployment.open_store() as store:
         row = store.row(endpoint.id, external_id)
         state = store.state(endpoint.id)
+        folder = store.known(endpoint.id).folder(external_id)
         provider, detail = _ask_provider(deployment, endpoint, store, external_id)
     sentences = [_about_row(row, external_id), detail]
-    if row is None and provider == "shown":
+    if row is None and folder is not None:
+        sentences.append("It is a folder of this endpoint: only files have rows.")
+    elif row is None and provider == "shown":
         sentences.append(
             "It will be stored by the next run or sweep."
             if state.cursor is not None

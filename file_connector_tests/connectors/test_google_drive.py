@@ -492,6 +492,21 @@ def test_s17_a_change_run_that_dies_is_repeated_whole(desk: Desk, synced: Sync, 
     desk.assert_true(resumed)
 
 
+def test_s17_a_probe_after_a_kill_says_that_there_is_more(desk: Desk, synced: Sync) -> None:
+    """What the feed tells is stored; what it calls for is not: the probe must not pass over it."""
+    outside = desk.drive.add_folder("Outside")
+    top = desk.drive.add_folder("N", outside)
+    desk.drive.add_files(1100, top)
+    desk.drive.add_file("deep.pdf", desk.drive.add_folder("below", top))
+    desk.drive.move(top, desk.root)
+    for batches in (1, 2):
+        killed_after(synced, batches)
+        assert desk.probe(synced).changed
+    desk.again(synced).tick()
+    desk.assert_true(synced)
+    assert not desk.probe(synced).changed
+
+
 def test_s17_a_walk_that_was_stored_in_part_goes_on(desk: Desk, synced: Sync) -> None:
     """Killed between the batches of a walk: what waits in the tree is listed by the next run."""
     outside = desk.drive.add_folder("Outside")

@@ -16,6 +16,7 @@ import pytest
 import requests
 import responses
 
+from file_connector.deployment import Deployment
 from file_connector.destination.open import open_store
 from file_connector.destination.rest import RestStore
 from file_connector.errors import (
@@ -27,6 +28,7 @@ from file_connector.errors import (
     TransientError,
 )
 from file_connector.models import Commit, Mode, Outcome, SyncState
+from file_connector.settings import Settings
 from file_connector_tests.builders import NOON, a_file, an_identity
 from file_connector_tests.destination.helpers import Writer, folders
 from file_connector_tests.destination.proxy import CuttingProxy
@@ -304,6 +306,21 @@ def test_what_cannot_be_an_address_or_a_key_is_refused(url: str, key: str, words
     with pytest.raises(ConfigurationError, match=words) as caught:
         RestStore(url, key)
     assert "canary" not in str(caught.value)
+
+
+def test_the_environment_chooses_the_way_in(tmp_path: Path) -> None:
+    def chosen(**environ: str) -> str:
+        with Deployment.from_environ(environ, tmp_path).open_store() as store:
+            return type(store).__name__
+
+    rest = {"SUPABASE_URL": "https://abcdef.supabase.co/", "SUPABASE_SECRET_KEY": KEY}
+    assert chosen() == "SqliteStore"
+    assert chosen(**rest) == "RestStore"
+    assert chosen(**rest, SUPABASE_DB_URL="postgresql://a:b@c/d") == "PostgresStore"
+    for name in rest:
+        with pytest.raises(ConfigurationError, match=f"{name} is set, but"):
+            chosen(**{name: rest[name]})
+    assert KEY not in repr(Settings.from_environ(rest, tmp_path))
 
 
 def told(work: Callable[[], object]) -> FileConnectorError:

@@ -454,11 +454,15 @@ class GoogleDriveConnector:
                 gone=placed.gone,
             )
             if placed.enter or placed.renew:
-                yield batch
+                yield replace(batch, folders=[*batch.folders, *tree.opened(True)])
                 yield from self._enter(tree, root, placed.enter)
                 yield from self._renew(tree, root, placed.renew, known)
                 batch = Batch()
-            yield replace(batch, cursor=root.cursor(token))
+            yield replace(
+                batch,
+                folders=[*batch.folders, *tree.opened(False)],
+                cursor=root.cursor(token),
+            )
             if page.new_start is not None:
                 return
             if token in met:

@@ -314,6 +314,9 @@ def first_concern(
     """Why these changes call for a run, or nothing if none of them is about this endpoint. Asks
     nobody: an entry in a folder we do not know is not ours, because the folder's own entry would
     have told."""
+    top = known.folder(root.id)
+    if top is None or "open" in top.state:
+        return "a run broke off"
     latest = last_entries(entries)
     held = known.files(list(latest))
 

@@ -8,6 +8,7 @@ What a folder's ``state`` says:
 - ``walk``: the next reading of the feed has to list it
 - ``blind``: why it could not be listed
 - ``renew``: everything below is to be compared with what we hold
+- ``open``: (the root's) a page of changes was stored, and the walks it calls for were not yet
 - ``v``: its own version when it was last looked at
 - ``outside``: met as somebody's parent, but no part of the endpoint
 """
@@ -108,6 +109,14 @@ class Tree:
             if folder is not None:
                 yield folder
 
+    def opened(self, on: bool) -> list[Folder]:
+        """The root as it has to be stored for its ``open`` to be so; nothing if it is."""
+        root = self.get(self.root_id)
+        if root is None or on == ("open" in root.state):
+            return []
+        state = {key: value for key, value in root.state.items() if key != "open"}
+        return [self.put(replace(root, state={**state, "open": 1} if on else state))]
+
     @property
     def current_pass(self) -> Json:
         """The last pass that listed the root: what is listed now is marked with it."""
@@ -116,6 +125,6 @@ class Tree:
 
 
 def with_state(folder: Folder, state: Mapping[str, Json]) -> Folder:
-    """The folder with another state; its version, and a wish to be renewed, stay."""
-    kept = {key: folder.state[key] for key in ("v", "renew") if key in folder.state}
+    """The folder with another state; its version stays, and what is still to be done for it."""
+    kept = {key: folder.state[key] for key in ("v", "renew", "open") if key in folder.state}
     return replace(folder, state={**kept, **state})
