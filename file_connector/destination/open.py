@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import overload
 
 from file_connector.destination.base import Store
+from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.sqlite import SqliteStore
 from file_connector.errors import ConfigurationError
 
 FILE_NAME = "supabase.db"
+
+
+@overload
+def open_store(url: str | None, home: Path, encryption_key: str | None = None) -> SqlStore: ...
+
+
+@overload
+def open_store(
+    url: str | None,
+    home: Path,
+    encryption_key: str | None = None,
+    *,
+    rest_url: str | None,
+    rest_key: str | None,
+) -> Store: ...
 
 
 def open_store(

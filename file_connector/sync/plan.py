@@ -17,6 +17,8 @@ from file_connector.models import Identity, SyncState
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=1)
 BLIND_RETRY = timedelta(hours=1)
+BLIND_TRIES = 3
+"""What could not be seen is tried again at once so often, then only every BLIND_RETRY."""
 HELD_BACK_RETRY = timedelta(hours=1)
 """After a mass disappearance the confirming passes come hourly, not daily."""
 
@@ -40,8 +42,10 @@ def decide(identity: Identity, connector: Connector, store: Store, now: datetime
     status = store.status(identity.endpoint_id)
     if status is not None and status.failures and status.retry_at and status.retry_at > now:
         return Decision(False, _failing(status, status.retry_at, now))
-    failing = status is not None and status.failures > 0
+    failing = status is not None and status.failures > 0 and status.retry_at is not None
     pending = pending_work(identity, connector, state, now)
+    if pending is None and state.blind and status is not None and 0 < status.failures < BLIND_TRIES:
+        pending = _unseen(state)
     if pending is not None and not failing:
         return Decision(True, pending)
     try:
@@ -84,8 +88,12 @@ def pending_work(
     if sweep_due(identity.endpoint_id, state, now):
         return "the daily sweep is due"
     if state.blind and (state.synced_at is None or now - state.synced_at >= BLIND_RETRY):
-        return f"{len(state.blind)} folder(s) could not be seen last time"
+        return _unseen(state)
     return None
+
+
+def _unseen(state: SyncState) -> str:
+    return f"{len(state.blind)} folder(s) could not be seen last time"
 
 
 def scope_changed(connector: Connector, state: SyncState) -> bool:

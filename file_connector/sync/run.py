@@ -183,7 +183,8 @@ class SyncRun:
             if self._mode is not Mode.WINDOW:
                 self._store.note_success(self._identity, self._now())
         else:
-            self._note_failure(reason)
+            # A folder that stays forbidden must not slow down the rest of its endpoint.
+            self._note_failure(reason, back_off=bool(self._tally.problems or self._tally.suspect))
         return RunReport(
             run_id=self._run_id,
             endpoint_id=self._identity.endpoint_id,
@@ -249,16 +250,20 @@ class SyncRun:
     def _fast_way(self) -> None:
         """Everything since the cursor; afterwards ``state.blind`` is what stays unseen."""
         blind: list[Blind] = []
+        doubted: list[Blind] = []
         for batch in self._connector.changes(self._state.cursor, self._known):
-            blind.extend(batch.blind)
+            (doubted if batch.suspect else blind).extend(batch.blind)
             self._tally.suspect = self._tally.suspect or batch.suspect
             cursor = self._state.cursor if batch.cursor is None else batch.cursor
             self._store_batch(batch, replace(self._state, cursor=cursor))
             self._tally.fast_ids.update(r.external_id for r in batch.records)
             self._tally.fast_ids.update(g.external_id for g in batch.gone)
-        self._tally.blind = blind
+        self._tally.blind = blind + doubted
         self._fast_way_at = self._monotonic()
-        self._put(replace(self._state, synced_at=self._now(), blind=_blind_json(blind)))
+        # While a pass is open, ``state.blind`` is what that pass could not see. What is merely
+        # doubted is for the pass to judge, so it must not be spared by it.
+        seen = self._state.blind if self._state.sweep is not None else _blind_json(blind)
+        self._put(replace(self._state, synced_at=self._now(), blind=seen))
 
     def _pass(self) -> None:
         """A complete listing, new or resumed, and what follows from it."""
@@ -495,14 +500,15 @@ class SyncRun:
         except FileConnectorError as error:
             log.warning("run %s could not be closed: %s", self._run_id, error)
 
-    def _note_failure(self, message: str) -> None:
+    def _note_failure(self, message: str, *, back_off: bool = True) -> None:
         if self._mode is Mode.WINDOW:
             return
         try:
             status = self._store.status(self._identity.endpoint_id)
             failures = status.failures if status else 0
             now = self._now()
-            self._store.note_failure(self._identity, now, message, now + plan.backoff(failures + 1))
+            retry_at = now + plan.backoff(failures + 1) if back_off else None
+            self._store.note_failure(self._identity, now, message, retry_at)
         except FileConnectorError as error:
             log.warning("the failure could not be noted: %s", error)
 

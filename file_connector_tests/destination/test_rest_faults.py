@@ -55,7 +55,7 @@ def place(project: Project, tmp_path: Path) -> Iterator[RestPlace]:
 def through_a_cut(
     place: RestPlace, function: str, work: Callable[[RestStore], Any], cut_after: bool
 ) -> Any:
-    word = f"rpc/file_connector_{function} ".encode()
+    word = f"rpc/file_connector_{function}?".encode()
     project = place.project
     with (
         CuttingProxy(project.url, saying(word), cut_after=cut_after) as proxy,
@@ -317,9 +317,9 @@ def test_the_environment_chooses_the_way_in(tmp_path: Path) -> None:
     assert chosen() == "SqliteStore"
     assert chosen(**rest) == "RestStore"
     assert chosen(**rest, SUPABASE_DB_URL="postgresql://a:b@c/d") == "PostgresStore"
-    for name in rest:
+    for name, value in rest.items():
         with pytest.raises(ConfigurationError, match=f"{name} is set, but"):
-            chosen(**{name: rest[name]})
+            chosen(**{name: value})
     assert KEY not in repr(Settings.from_environ(rest, tmp_path))
 
 

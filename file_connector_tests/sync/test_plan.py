@@ -135,11 +135,16 @@ def test_pending_work_runs_without_asking_the_provider(
     assert source.api_calls == calls
 
 
-def test_blind_spots_are_tried_again_after_an_hour_not_every_tick(
+def test_s20_blind_spots_are_tried_again_twice_at_once_then_hourly(
     store: Store, source: ScriptedConnector
 ) -> None:
-    source.change_scripts = [[Batch(blind=[Blind("x", "X", "403")])]]
-    SyncRun(ME, source, store, now=lambda: NOON).drain()
+    for _ in range(plan.BLIND_TRIES):
+        source.change_scripts = [[Batch(blind=[Blind("x", "X", "403")])]]
+        SyncRun(ME, source, store, now=lambda: NOON).drain()
+        again = decide(source, store, SOON)
+    assert not again.run
+    source.probe_answer = Probe(True, "a change elsewhere")
+    assert decide(source, store, SOON).run, "one forbidden folder does not slow down the rest"
     state = store.state(ME.endpoint_id)
     assert plan.pending_work(ME, source, state, NOON + timedelta(minutes=28)) is None
     assert plan.pending_work(ME, source, state, NOON + timedelta(minutes=61)) is not None

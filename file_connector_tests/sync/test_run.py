@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -229,6 +230,43 @@ class TestSweep:
             assert store.state(ME.endpoint_id).held_back == held_back
         assert store.known(ME.endpoint_id).live_count() == 60
 
+    def test_s23_what_the_fast_way_doubts_is_judged_by_a_pass_at_once(self, store: Store) -> None:
+        files = many(60)
+        source = synced(store, *files)
+        source.change_scripts = [
+            [Batch(blind=[Blind("root", "Root", "60 files vanished at once")], suspect=True)]
+        ]
+        source.sweep_script = listing()
+        report = run(source, store)
+        assert report.outcome is Outcome.PARTIAL
+        state = store.state(ME.endpoint_id)
+        assert (state.held_back, state.blind) == (1, ())
+        assert store.advance(replace(state, confirmed=True))
+        source.truth = {f.external_id: GoneReason.OUT_OF_SCOPE for f in files}
+        assert run(source, store).counts.tombstoned == 60
+        row = store.row(ME.endpoint_id, "f0059")
+        assert row is not None
+        assert row["gone_reason"] == "out_of_scope", "the sample's reason"
+
+    def test_s23_an_accepted_mass_that_is_still_there_stays(self, store: Store) -> None:
+        files = many(60)
+        source = synced(store, *files)
+        source.sweep_script = listing()
+        source.truth = {f.external_id: f for f in files}
+        for _ in range(3):
+            run(source, store, Mode.SWEEP)
+        assert store.known(ME.endpoint_id).live_count() == 60
+
+    def test_s40_what_a_new_account_cannot_find_is_not_called_deleted(self, store: Store) -> None:
+        source = synced(store, a_file("a"), a_file("b"))
+        source.principal = "another robot"
+        source.truth = {"b": GoneReason.DELETED}
+        source.sweep_script = listing(a_file("a"))
+        run(source, store)
+        row = store.row(ME.endpoint_id, "b")
+        assert row is not None
+        assert row["gone_reason"] == "access_lost"
+
     def test_s23_exactly_fifty_or_a_fifth_is_no_mass_disappearance(self, store: Store) -> None:
         files = many(255)
         source = synced(store, *files)
@@ -237,8 +275,6 @@ class TestSweep:
         assert run(source, store, Mode.SWEEP).counts.tombstoned == 51
 
     def test_s23_an_operator_can_confirm(self, store: Store) -> None:
-        from dataclasses import replace
-
         source = synced(store, *many(60))
         source.sweep_script = listing()
         run(source, store, Mode.SWEEP)
