@@ -1,9 +1,9 @@
 """24 hours in which nothing happens: what 20 endpoints cost (S42).
 
-``python -m benchmarks.idle_day [ENDPOINTS] [HOURS]`` lets Dagster's own scheduler make every tick of
-the day, with the clock moved on from tick to tick, against the sandbox; runs that a tick asks for
-are made at once, in this process. It prints runs, probe calls, growth of Dagster's files and of
-memory per endpoint and day, and fails if a promise is broken.
+``python -m benchmarks.idle_day [ENDPOINTS] [HOURS]`` makes every tick of the day as the scheduler
+does, with a clock moved on from tick to tick, against the sandbox; runs that a tick asks for are
+made at once, in this process. It prints runs, provider calls, growth of Dagster's files and of
+memory, and fails if a promise is broken.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
 CLOCK_VARIABLE = "CRASHES_CLOCK"
 
 
@@ -57,7 +56,7 @@ def arm(death: Death) -> None:
         from dagster import DagsterInstance
 
         def of_type(_: Any, event: Any, *__: Any) -> bool:
-            return event.is_dagster_event and event.dagster_event_type.value == event_type
+            return bool(event.is_dagster_event and event.dagster_event_type.value == event_type)
 
         DagsterInstance.handle_new_event = mortal(  # type: ignore[method-assign]
             DagsterInstance.handle_new_event, of_type

@@ -46,6 +46,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._scheduler.scheduler import launch_scheduled_runs_for_schedule_iterator
 from dagster._serdes import serialize_value
+from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import update
 
 import file_connector
@@ -54,14 +55,14 @@ from file_connector.destination.base import RunRow
 from file_connector.destination.open import open_store
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import sync_leases, sync_state
-from file_connector.models import Identity, Mode, Outcome, RunReport
+from file_connector.models import Identity, Outcome, RunReport
 from file_connector.orchestration.factory import ENDPOINT_TAG, asset_key
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
 from file_connector.sync.run import SyncRun
 from file_connector.times import utc_now
-from file_connector_tests.crashes.launcher import ZygoteLauncher
 from file_connector_tests.crashes.child import CLOCK_VARIABLE, Death
+from file_connector_tests.crashes.launcher import ZygoteLauncher
 from file_connector_tests.faults.worlds import disturb, populate
 from file_connector_tests.histories.machine import rows_of
 from file_connector_tests.histories.stages import STAGES, Stage, World
@@ -174,10 +175,7 @@ class Zygote:
         self._lock = threading.Lock()
         with (folder / "zygote.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "file_connector_tests.crashes.zygote"),
-                    environ[CLOCK_VARIABLE],
-                ],
+                [sys.executable, "-m", "file_connector_tests.crashes.zygote"],
                 cwd=folder,
                 env=self._environ,
                 stdin=subprocess.PIPE,
@@ -295,7 +293,7 @@ def one_after_the_other(store: SqlStore, plot: Plot) -> bool:
     spans = sorted((r.started_at, r.ended_at) for r in store.runs(plot.id))
     return all(
         ended is not None and ended <= begins
-        for (_, ended), (begins, _) in zip(spans, spans[1:], strict=False)
+        for (_, ended), (begins, _) in itertools.pairwise(spans)
     )
 
 
@@ -392,14 +390,14 @@ class House:
             disturb(plot.stage, plot.ids)
         return plot
 
-    def sync(self, plot: Plot, mode: Mode = Mode.INCREMENTAL) -> RunReport:
+    def sync(self, plot: Plot, *, now: Callable[[], datetime] = utc_now) -> RunReport:
         """One run in this process."""
         toolbox = Toolbox(
             retry_budget_seconds=0.0, sleep=lambda seconds: None, environ=self.sandbox.environ
         )
         connector = plot.stage.connector(toolbox)
         try:
-            return SyncRun(plot.identity, connector, self.store, mode).drain()
+            return SyncRun(plot.identity, connector, self.store, now=now).drain()
         finally:
             connector.close()
 
@@ -468,7 +466,7 @@ class House:
                 None,
                 None,
             )
-            if hasattr(error, "to_string")
+            if isinstance(error, SerializableErrorInfo)
         ]
         assert not errors, [error.to_string() for error in errors]
         (tick,) = self.instance.get_ticks(origin, selector, limit=1)
@@ -504,11 +502,6 @@ class House:
     def runs(self, plot: Plot) -> list[dg.DagsterRun]:
         """Newest first."""
         return list(self.instance.get_runs(dg.RunsFilter(tags={ENDPOINT_TAG: plot.id})))
-
-    def wait_for(self, what: list[Child]) -> list[Child]:
-        """``what``, as soon as it is not empty."""
-        wait_for(lambda: what, "the process")
-        return what
 
     def strike(self, request: int, action: Callable[[], object]) -> Any:
         """Do this before the n-th request from now on is answered; the rule."""
@@ -568,7 +561,7 @@ class House:
         (repository,) = location.get_repositories().values()
         job = repository.get_full_job(f"{plot.id}_sync")
         selection = frozenset({asset_key(plot.id)})
-        job = location.get_job(job.get_subset_selector(selection, None))
+        job = location.get_job(job.get_subset_selector(selection, set()))
         tags = {
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,

@@ -11,14 +11,14 @@ from dagster._core.launcher.base import LaunchRunContext, RunLauncher
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 
-class ZygoteLauncher(RunLauncher, ConfigurableClass):  # type: ignore[misc]
+class ZygoteLauncher(RunLauncher, ConfigurableClass):
     """``start`` is set by the test session."""
 
     start: Callable[[DagsterRun], None] | None = None
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:

@@ -40,7 +40,6 @@ from file_connector.sandbox.faults import before as before_request
 from file_connector.times import utc_now
 from file_connector_tests.crashes.child import CLOCK_VARIABLE
 from file_connector_tests.crashes.house import (
-    CHECKOUT,
     LOCATION,
     Hold,
     Plot,

@@ -12,7 +12,7 @@ from dagster._core.scheduler.instigation import TickStatus
 
 from file_connector.models import Outcome
 from file_connector_tests.crashes.child import Death
-from file_connector_tests.crashes.house import LIVING, Child, House, Plot
+from file_connector_tests.crashes.house import LIVING, Child, House, Plot, wait_for
 
 Status = dg.DagsterRunStatus
 STORIES = ["first_sync", "changes", "sweep"]
@@ -91,10 +91,14 @@ def test_s17_killed_at_a_request(
     plot = tell(house, source, story)
     tick = house.tick(plot)
     assert tick.run_ids
-    child: list[Child] = []
-    rule = house.strike(request_number, lambda: house.wait_for(child)[0].signal())
-    child += house.dequeue()
-    assert child[0].wait() == -signal.SIGKILL
+    children: list[Child] = []
+
+    def kill() -> None:
+        wait_for(lambda: children, "the process")[0].signal()
+
+    rule = house.strike(request_number, kill)
+    children += house.dequeue()
+    assert children[0].wait() == -signal.SIGKILL
     assert rule.hits == 1
     healed(house, plot)
 

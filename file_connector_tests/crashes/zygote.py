@@ -8,6 +8,7 @@ child begins, ``{"pid", "status"}`` when it has ended (as of ``waitpid``).
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import selectors
@@ -19,25 +20,30 @@ from typing import Any, NoReturn
 
 from file_connector_tests.crashes import child
 
+PRELOADED = (
+    "dagster._cli.api",
+    "google.oauth2.service_account",
+    "google_auth_httplib2",
+    "googleapiclient.discovery",
+    "requests",
+    "file_connector.cli",
+    "file_connector.connectors.autodesk.connector",
+    "file_connector.connectors.google_drive.connector",
+    "file_connector.destination.postgres",
+    "file_connector.destination.sqlite",
+)
+
 
 def preload() -> None:
-    import dagster
-    import dagster._cli.api
-    import google.oauth2.service_account
-    import google_auth_httplib2
-    import googleapiclient.discovery
-    import requests
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from dagster import DagsterInstance
     from dagster._core.instance.ref import InstanceRef
 
-    import file_connector.cli
-    import file_connector.connectors.autodesk.connector
-    import file_connector.connectors.google_drive.connector
-    import file_connector.destination.postgres
-    import file_connector.destination.sqlite
     from file_connector_tests.crashes import location
 
     location.defs.get_repository_def()
-    with dagster.DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd()))):
+    with DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd()))):
         pass
 
 
@@ -90,8 +96,8 @@ def serve() -> None:
         for key, _ in selector.select():
             if key.fd == wakeup:
                 os.read(wakeup, 1000)
-                while pid := _dead():
-                    answer(pid=pid[0], status=pid[1])
+                while dead := _dead():
+                    answer(pid=dead[0], status=dead[1])
                 continue
             chunk = os.read(0, 1 << 16)
             if not chunk:
@@ -114,6 +120,5 @@ def _dead() -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text("0")
     preload()
     serve()

@@ -22,6 +22,7 @@ from file_connector.destination.tables import metadata
 from file_connector.errors import ConflictError, FileConnectorError
 from file_connector.models import (
     Commit,
+    FileRecord,
     Folder,
     FolderGone,
     Gone,
@@ -140,6 +141,25 @@ def both(request: pytest.FixtureRequest, clock: Clock) -> Iterator[Both]:
     pair.close()
 
 
+def a_record(chance: random.Random, external_id: str) -> FileRecord:
+    """Half of them differ in nothing but their version from what may be stored."""
+    version = chance.choice([None, 1, 2, 3, 4])
+    counts = chance.random() < 0.5
+    if chance.random() < 0.5:
+        return a_file(external_id, version=version, version_is_content=counts)
+    return a_file(
+        external_id,
+        title=chance.choice(["x", "y", "z\x00", "ü/\ud800", "\U0001f600" * 3]),
+        parent_id=chance.choice([*(f"d{i}" for i in range(7)), "a", "nowhere", None]),
+        version=version,
+        size_bytes=chance.choice([None, 1, 2**62, 2**70]),
+        updated_at=chance.choice([None, at(4), at(4) + timedelta(microseconds=1)]),
+        link=chance.choice([None, "https://files.example/1", "javascript:alert(1)"]),
+        raw=chance.choice([{}, {"n": [1, 1.5, None]}, {"n": [1.0, 1.5, None]}, {"t": "ü"}]),
+        version_is_content=counts,
+    )
+
+
 def random_commit(chance: random.Random, state: SyncState, run_id: str) -> Commit:
     def an_id() -> str:
         return f"f{chance.randrange(14):02}"
@@ -168,17 +188,7 @@ def random_commit(chance: random.Random, state: SyncState, run_id: str) -> Commi
             scope=chance.choice([None, "scope\u2028"]),
         ),
         records=[
-            a_file(
-                external_id,
-                title=chance.choice(["x", "y", "z\x00", "ü/\ud800", "\U0001f600" * 3]),
-                parent_id=chance.choice([folder(), folder(), "a", "nowhere", None]),
-                version=chance.choice([None, 1, 2, 3, 4]),
-                size_bytes=chance.choice([None, 1, 2**62, 2**70]),
-                updated_at=chance.choice([None, at(4), at(4) + timedelta(microseconds=1)]),
-                link=chance.choice([None, "https://files.example/1", "javascript:alert(1)"]),
-                raw=chance.choice([{}, {"n": [1, 1.5, None]}, {"n": [1.0, 1.5, None]}, {"t": "ü"}]),
-                version_is_content=chance.random() < 0.5,
-            )
+            a_record(chance, external_id)
             for external_id in sorted({an_id() for _ in range(chance.randrange(9))})
         ],
         folders=[
