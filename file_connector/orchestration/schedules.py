@@ -163,7 +163,7 @@ def bury_the_dead(
         if MODE_TAG in run.tags:
             status = store.status(endpoint.id)
             failures = status.failures if status else 0
-            retry_at = now + backoff(failures) if failures else None
+            retry_at = now + backoff(failures) if failures else now
             store.note_failure(endpoint.identity, now, lost, retry_at)
             instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
         instance.report_run_failed(

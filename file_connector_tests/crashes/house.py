@@ -46,7 +46,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._scheduler.scheduler import launch_scheduled_runs_for_schedule_iterator
 from dagster._serdes import serialize_value
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy import update
 
 import file_connector
@@ -382,6 +382,8 @@ class House:
         """An endpoint nobody has used yet; ``old``: the one with many partitions."""
         self.sandbox.faults.clear()
         self.clock.write_text("0")
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=list(LIVING))):
+            self.instance.report_run_failed(run, "left over by a test that failed")
         plot = self.plots[f"{source}_0"] if old else next(self._fresh[source])
         plot.ids = populate(plot.stage)
         if synced:

@@ -35,7 +35,7 @@ def test_s42_a_day_without_news_is_one_sweep_and_one_question_per_tick(
         mark = house.sandbox.log.mark()
         answer = evaluate(endpoint, house.store, opened, house.instance, now)  # type: ignore[arg-type]
         asked = [c for c in house.sandbox.log.calls(since=mark) if not c.kind.endswith(".token")]
-        calls.append(len(asked))
+        calls.append([c.kind for c in asked])
         if isinstance(answer, dg.RunRequest):
             runs += 1
             report = house.sync(plot, now=itertools.repeat(now).__next__)
@@ -44,6 +44,6 @@ def test_s42_a_day_without_news_is_one_sweep_and_one_question_per_tick(
         else:
             assert str(answer.skip_message).startswith("no change since ")
     assert runs == 1
-    assert max(calls) == 1
-    assert sum(calls) >= TICKS - 1
+    assert max(map(len, calls)) == 1, [c for c in calls if len(c) > 1]
+    assert sum(map(len, calls)) >= TICKS - 1
     assert house.runs(plot) == []

@@ -225,7 +225,8 @@ begin
         into ids, paths
         from public.file_connector_prefixes(endpoint, inside) p
         join public.files f on f.endpoint_id = endpoint and f.parent_id = p.folder_id
-        where f.gone_at is null and f.path <> p.prefix || f.title;
+        where f.parent_id = any (inside)  -- says what the join says, and uses the index
+            and f.gone_at is null and f.path <> p.prefix || f.title;
         repathed := coalesce(cardinality(ids), 0);
     end if;
     if repathed > 0 then
