@@ -53,7 +53,6 @@ def installed(checkout: Path, python: str) -> None:
     (checkout / ".venv" / "postgrest" / "node_modules").mkdir(parents=True)
     (folder / "python").write_text(f"#!/bin/sh\n{python}\n")
     (folder / "python").chmod(0o755)
-    (checkout / ".venv" / "postgrest" / "node_modules").mkdir(parents=True)
     (checkout / ".venv" / ".file-connector-installed").write_text(fingerprint(checkout))
 
 

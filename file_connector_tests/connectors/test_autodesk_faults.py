@@ -779,3 +779,28 @@ def test_gone_reasons_of_single_files(site: Site, synced: Sync) -> None:
         moved: GoneReason.OUT_OF_SCOPE,
     }
     assert there in synced.memory.live
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_s20_a_sick_subfolder_does_not_stop_the_others(
+    site: Site, synced: Sync, first: bool
+) -> None:
+    sync = Sync(site.connector()) if first else synced
+    site.sandbox.aps.add_item("new.pdf", site.room)
+    site.sandbox.faults.add(
+        faults.aps_error(400, "BAD_INPUT", "?"), path=f"/folders/{site.room}/contents", times=None
+    )
+    told = sync.tick()
+    assert site.room in [b.folder_id for b in told.blind]
+    site.sandbox.faults.clear()
+    sync.tick()
+    assert rows(sync.memory) == site.truth()
+
+
+def test_s30_an_item_whose_look_up_is_refused_is_a_row_all_the_same(
+    site: Site, synced: Sync
+) -> None:
+    odd = site.sandbox.aps.add_item("odd.pdf", site.room, tip_included=False)
+    site.sandbox.faults.add(faults.aps_error(400, "BAD_INPUT", "?"), path="/items/", times=None)
+    synced.tick()
+    assert odd in synced.memory.live

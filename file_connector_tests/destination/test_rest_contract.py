@@ -1,5 +1,5 @@
-"""Over the real PostgREST: the contract suite once more (the same tests, another ``place``), answers
-that get lost, and keys that may not come in."""
+"""Over the real PostgREST: the contract suite once more (the same tests, another ``place``), then
+answers that get lost, and keys that may not come in."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from file_connector.connectors.autodesk import mapping
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
-from file_connector.connectors.autodesk.transport import Budget, Transport
-from file_connector.errors import ForbiddenError, NotFoundError, TransientError
+from file_connector.connectors.autodesk.transport import BadInputError, Budget, Transport
+from file_connector.errors import BugError, ForbiddenError, NotFoundError, TransientError
 from file_connector.models import Json
 
 HUBS = Budget("hubs", 50)
@@ -87,6 +87,14 @@ class Api:
         tip = mapping.tips(document).get(mapping.tip_id(item) or "")
         return mapping.item_entry(item, tip, project=self.project, folder_id=folder_id)
 
+    def contents_below(self, folder_id: str) -> Iterator[Page]:
+        """``contents`` of a folder that Autodesk itself told us of: a refusal to understand the
+        question is about this folder then, not about the configuration."""
+        try:
+            yield from self.contents(folder_id)
+        except (BadInputError, BugError) as error:
+            raise ForbiddenError(error.message, remedy=error.remedy) from None
+
     def contents(self, folder_id: str) -> Iterator[Page]:
         """The pages of a folder, deleted entries included as hidden.
 
@@ -143,8 +151,8 @@ class Api:
         if tip is None and not item.hidden:
             try:
                 return self.item(entry["id"], folder_id)
-            except (ForbiddenError, NotFoundError):
-                return item
+            except (ForbiddenError, NotFoundError, BadInputError, BugError):
+                return item  # one sick item must not stop its endpoint
         return item
 
 

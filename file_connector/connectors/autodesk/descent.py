@@ -106,8 +106,12 @@ class Descent:
 
     # -- listings --------------------------------------------------------------------------------
 
+    def _contents(self, node: Node) -> Iterator[Page]:
+        top = node.above is None
+        return self._api.contents(node.id) if top else self._api.contents_below(node.id)
+
     def _listings(self) -> Iterator[Batch]:
-        for node, page in walk(self._todo, lambda n: self._api.contents(n.id), self._workers):
+        for node, page in walk(self._todo, self._contents, self._workers):
             if isinstance(page, Page):
                 yield self._page(node, page)
             else:

@@ -82,7 +82,7 @@ class Sweep:
 
     def run(self) -> Iterator[Batch]:
         """List all that is queued and what turns up below, then keep the rollups."""
-        for node, page in walk(self._todo, lambda n: self._api.contents(n.id), self._workers):
+        for node, page in walk(self._todo, self._contents, self._workers):
             if isinstance(page, Page):
                 yield self._page(node, page)
             else:
@@ -93,6 +93,10 @@ class Sweep:
         yield from self._keep_rollups()
 
     # -- listings --------------------------------------------------------------------------------
+
+    def _contents(self, node: Node) -> Iterator[Page]:
+        top = node.parent_id is None
+        return self._api.contents(node.id) if top else self._api.contents_below(node.id)
 
     def _page(self, node: Node, page: Page) -> Batch:
         if self._tree.folder(node.id) is None:
