@@ -10,6 +10,7 @@ harmless.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from file_connector.errors import ConfigurationError
 from file_connector.times import utc_now
 
 BUSY_SECONDS = 30.0
+WAL_TRIES = 100
 OLDEST = (3, 35, 0)
 """The first SQLite with RETURNING."""
 
@@ -137,7 +139,15 @@ class SqliteStore(SqlStore):
 def _set_up(connection: sqlite3.Connection, _: object) -> None:
     """Transactions are opened by us (``_begin``), not guessed by the driver."""
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
+    # SQLite's own waiting does not cover the switch to WAL when several processes make it at once.
+    for attempt in range(WAL_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or attempt == WAL_TRIES - 1:
+                raise
+            time.sleep(0.05)
     connection.execute("PRAGMA foreign_keys = ON")
 
 

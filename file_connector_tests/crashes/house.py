@@ -55,10 +55,11 @@ from file_connector.destination.base import RunRow
 from file_connector.destination.open import open_store
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import sync_leases, sync_state
-from file_connector.models import Identity, Outcome, RunReport
+from file_connector.models import Identity, Outcome, RunReport, SyncState
 from file_connector.orchestration.factory import ENDPOINT_TAG, asset_key
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
+from file_connector.sync.plan import next_sweep_at
 from file_connector.sync.run import SyncRun
 from file_connector.times import utc_now
 from file_connector_tests.crashes.child import CLOCK_VARIABLE, Death
@@ -72,7 +73,7 @@ LOCATION = "file_connector_tests.crashes.location"
 PATIENCE = 60.0
 """Seconds after which a wait has failed; every wait is for a condition."""
 
-ENDPOINTS = {"drive": 60, "autodesk": 45}
+ENDPOINTS = {"drive": 75, "autodesk": 55}
 OLD_FROM = {"drive_0": "2026-02-01", "autodesk_0": "2026-02-01"}
 """Endpoints whose partitions begin early. The others' begin yesterday: each day covered costs
 Dagster two events."""
@@ -384,13 +385,22 @@ class House:
         self.clock.write_text("0")
         for run in self.instance.get_runs(dg.RunsFilter(statuses=list(LIVING))):
             self.instance.report_run_failed(run, "left over by a test that failed")
-        plot = self.plots[f"{source}_0"] if old else next(self._fresh[source])
+        plot = self.plots[f"{source}_0"] if old else self._undue(source)
         plot.ids = populate(plot.stage)
         if synced:
             self.sync(plot)
         if disturbed:
             disturb(plot.stage, plot.ids)
         return plot
+
+    def _undue(self, source: str) -> Plot:
+        """The next endpoint whose daily sweep is hours away, whatever time of day it is."""
+        now = utc_now()
+        for plot in self._fresh[source]:
+            due = next_sweep_at(plot.id, SyncState(plot.id, swept_at=now))
+            if due is not None and due - now > timedelta(hours=3):
+                return plot
+        raise AssertionError("more endpoints are needed")
 
     def sync(self, plot: Plot, *, now: Callable[[], datetime] = utc_now) -> RunReport:
         """One run in this process."""
