@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ class Child:
     def signal(self, number: int = signal.SIGKILL) -> None:
         assert self._begun.wait(PATIENCE)
         assert self.pid is not None
-        os.killpg(self.pid, number)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(self.pid, number)
 
     @property
     def said(self) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -112,11 +113,16 @@ class Town:
 
     def kill(self, daemon: subprocess.Popen[bytes], *, sparing: Sequence[int] = ()) -> None:
         """kill -9 of the daemon and all that came of it, but ``sparing``."""
-        for pid in family(daemon.pid):
-            if pid not in sparing:
-                os.kill(pid, signal.SIGKILL)
+
+        def all_dead() -> bool:
+            doomed = [pid for pid in family(daemon.pid) if pid not in sparing]
+            for pid in doomed:
+                with suppress(ProcessLookupError):  # it ended by itself since we looked
+                    os.kill(pid, signal.SIGKILL)
+            return not doomed
+
+        wait_for(all_dead, "the death of all")
         daemon.wait()
-        wait_for(lambda: set(family(daemon.pid)) <= set(sparing), "the death of all")
 
     def hour_passes(self, *, lease: bool = True) -> None:
         """The schedules are due at once; leases that nobody renews are over."""

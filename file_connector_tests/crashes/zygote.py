@@ -15,6 +15,7 @@ import selectors
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,6 +109,8 @@ def serve() -> None:
                 pid = os.fork()
                 if pid == 0:
                     become(order)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.setpgid(pid, pid)  # a group of its own before anybody may signal it
                 answer(order=order["order"], pid=pid)
 
 
