@@ -483,7 +483,7 @@ def test_s17_a_change_run_that_dies_is_repeated_whole(desk: Desk, synced: Sync, 
         None,
         synced.pass_no,
     )
-    if at <= 6:
+    if at <= 5:
         with pytest.raises(Exception, match="503"):
             broken.tick()
     desk.sandbox.faults.clear()

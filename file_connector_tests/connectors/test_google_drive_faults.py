@@ -508,6 +508,17 @@ def test_many_threads_fetch_one_token(desk: Desk) -> None:
     assert desk.sandbox.log.count("drive.token") == 1
 
 
+def test_connectors_of_one_credential_set_share_a_token(desk: Desk) -> None:
+    """A tick opens a connector of its own: its one question is then its one request."""
+    for _ in range(3):
+        desk.connector().check()
+    assert desk.sandbox.log.count("drive.token") == 1
+    other = desk.sandbox.google_credentials(ACCOUNT, subject="boss@example.com")
+    with pytest.raises(FileConnectorError):
+        desk.connector(credentials=other).check()
+    assert desk.sandbox.log.count("drive.token") == 2
+
+
 def test_tokens_go_nowhere_else(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """google-auth's before_request would look up a regional boundary at iamcredentials."""
     from google.auth.credentials import CredentialsWithRegionalAccessBoundary

@@ -48,6 +48,22 @@ _REQUIRED = {
 _PASSING = {"internal_failure", "server_error", "temporarily_unavailable"}
 
 
+_accounts: dict[tuple[str, Callable[[], float]], Account] = {}
+_accounts_lock = threading.Lock()
+
+
+def account_of(credentials: Credentials, monotonic: Callable[[], float]) -> Account:
+    """The account of a credential set, one per process: its connectors share an access token, so a
+    tick need not fetch one. Arguments and errors are those of ``Account``."""
+    data = json.dumps(dict(credentials.data), sort_keys=True, default=str)
+    key = hashlib.sha256(f"{credentials.origin}\n{data}".encode()).hexdigest(), monotonic
+    with _accounts_lock:
+        account = _accounts.get(key)
+        if account is None:
+            account = _accounts[key] = Account(credentials, monotonic)
+        return account
+
+
 class Account:
     """Who we are to Google. Safe for several threads: one of them refreshes, the others wait.
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -81,7 +82,6 @@ class Wires:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[_Wire] = []
-        self._service: Any = None
         self._worker: ThreadPoolExecutor | None = None
 
     def wire(self) -> _Wire:
@@ -93,20 +93,9 @@ class Wires:
                 self._open.append(wire)
         return wire
 
-    def service(self) -> Any:
+    def drive(self) -> _Drive:
         """googleapiclient's Drive; its requests go out over the wire they are executed with."""
-        with self._lock:
-            if self._service is None:
-                options = {"api_endpoint": self._endpoint} if self._endpoint else None
-                self._service = build(
-                    "drive",
-                    "v3",
-                    http=_NoWire(),
-                    static_discovery=True,
-                    cache_discovery=False,
-                    client_options=options,
-                )
-            return self._service
+        return _drive(self._endpoint)
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Run ``work`` in the connector's one background thread."""
@@ -139,6 +128,29 @@ class _NoWire:
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a Drive request without a wire")
+
+
+class _Drive:
+    """The parts of googleapiclient's Drive we use. Made once: it writes all its methods and their
+    docstrings at run time, which costs more than a request."""
+
+    def __init__(self, endpoint: str) -> None:
+        service = build(
+            "drive",
+            "v3",
+            http=_NoWire(),
+            static_discovery=True,
+            cache_discovery=False,
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+        )
+        self.files = service.files()
+        self.changes = service.changes()
+        self.about = service.about()
+
+
+@lru_cache(maxsize=8)
+def _drive(endpoint: str) -> _Drive:
+    return _Drive(endpoint)
 
 
 class _Kept:
@@ -241,8 +253,8 @@ class DriveClient:
     def file(self, file_id: str) -> Item:
         """files.get. Raises NotFoundError: gone, or hidden from us."""
 
-        def answer(service: Any) -> Any:
-            return service.files().get(fileId=file_id, fields=FILE_FIELDS, supportsAllDrives=True)
+        def answer(drive: _Drive) -> Any:
+            return drive.files.get(fileId=file_id, fields=FILE_FIELDS, supportsAllDrives=True)
 
         return self._call(answer, _checked_item)
 
@@ -253,8 +265,8 @@ class DriveClient:
             query: ``q``, and ``corpora`` and ``driveId`` if need be.
         """
 
-        def answer(service: Any) -> Any:
-            return service.files().list(
+        def answer(drive: _Drive) -> Any:
+            return drive.files.list(
                 pageSize=PAGE_SIZE,
                 fields=LIST_FIELDS,
                 supportsAllDrives=True,
@@ -277,8 +289,8 @@ class DriveClient:
     def start_token(self, drive_id: str | None) -> str:
         """changes.getStartPageToken of the user's log, or of a shared drive's."""
 
-        def answer(service: Any) -> Any:
-            return service.changes().getStartPageToken(
+        def answer(drive: _Drive) -> Any:
+            return drive.changes.getStartPageToken(
                 supportsAllDrives=True, **({"driveId": drive_id} if drive_id else {})
             )
 
@@ -287,8 +299,8 @@ class DriveClient:
     def changes(self, token: str, drive_id: str | None) -> ChangePage:
         """changes.list, one page. Raises CursorRejectedError: the token is refused."""
 
-        def answer(service: Any) -> Any:
-            return service.changes().list(
+        def answer(drive: _Drive) -> Any:
+            return drive.changes.list(
                 pageToken=token,
                 pageSize=PAGE_SIZE,
                 fields=CHANGE_FIELDS,
@@ -309,8 +321,8 @@ class DriveClient:
     def user_email(self) -> str | None:
         """about.get: the e-mail address of the account, if Drive tells it."""
 
-        def answer(service: Any) -> Any:
-            return service.about().get(fields="user(emailAddress)")
+        def answer(drive: _Drive) -> Any:
+            return drive.about.get(fields="user(emailAddress)")
 
         user = self._call(answer, _checked_object).get("user")
         email = user.get("emailAddress") if isinstance(user, dict) else None
@@ -318,11 +330,13 @@ class DriveClient:
 
     # -- inside ----------------------------------------------------------------------------------
     def _call(
-        self, request: Callable[[Any], Any], check: Callable[[Any], T], *, costly: bool = False
+        self, request: Callable[[_Drive], Any], check: Callable[[Any], T], *, costly: bool = False
     ) -> T:
         return self._retrier.call(lambda: self._attempt(request, check, costly))
 
-    def _attempt(self, request: Callable[[Any], Any], check: Callable[[Any], T], costly: bool) -> T:
+    def _attempt(
+        self, request: Callable[[_Drive], Any], check: Callable[[Any], T], costly: bool
+    ) -> T:
         if costly:
             key = f"google_drive:{self._wires.account.principal}"
             self._toolbox.limiter.acquire(key, LISTS_PER_MINUTE)
@@ -332,7 +346,7 @@ class DriveClient:
         watchdog.daemon = True
         watchdog.start()
         try:
-            return check(request(self._wires.service()).execute(http=wire, num_retries=0))
+            return check(request(self._wires.drive()).execute(http=wire, num_retries=0))
         except TransientError:
             wire.drop()
             raise

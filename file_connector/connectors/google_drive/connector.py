@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from file_connector.connectors.base import Credentials, Known, Toolbox
-from file_connector.connectors.google_drive.auth import Account
+from file_connector.connectors.google_drive.auth import account_of
 from file_connector.connectors.google_drive.client import DriveClient, Item, Wires
 from file_connector.connectors.google_drive.feed import Placement, first_concern
 from file_connector.connectors.google_drive.mapping import (
@@ -77,7 +77,7 @@ class GoogleDriveConnector:
     ) -> None:
         self._details = details
         self._toolbox = toolbox
-        self._account = Account(credentials, toolbox.monotonic)
+        self._account = account_of(credentials, toolbox.monotonic)
         self._wires = Wires(self._account, toolbox)
         self._client = DriveClient(self._wires, toolbox)
         self._wanted = Filter(details.file_types, details.mime_types)
