@@ -148,5 +148,17 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` with control characters escaped, so that a title cannot forge a log line."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    """``text`` with all characters escaped that could forge a line of a log or hide in it: line
+    breaks, terminal commands, what turns the direction of writing. Blanks of other widths stay, and
+    so do the joiners that emoji and several scripts are written with."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _HARMLESS else _escaped(c) for c in text)
+
+
+_HARMLESS = frozenset("\xa0\u202f\u2009\u3000\u200c\u200d")
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -40,14 +41,37 @@ def resolve_credentials(
     variable = credentials_variable(spec, name)
     text = environ.get(variable, "").strip()
     if not text:
-        raise ConfigurationError(
-            f"credentials '{name}' need the environment variable {variable}, which is not set.",
-            remedy="Set it to the JSON of the credential, or to the path of a JSON file.",
-        )
+        raise _unset(spec, name, variable)
     origin = f"environment variable {variable}"
     if not text.startswith("{"):
         text, origin = _read(text, variable)
     return Credentials(name, origin, _parse(text, origin))
+
+
+def _unset(spec: ConnectorSpec, name: str, variable: str) -> ConfigurationError:
+    """No such credential set. A name that could be a misplaced secret is not repeated."""
+    if _SECRETIVE.search(name):
+        return ConfigurationError(
+            "`credentials` names no credential set of the environment, and looks like a secret.",
+            remedy=f"Write a short name such as acme; the secret goes into "
+            f"{spec.credentials_variable}__ACME. If it is one, replace it: it was in a file.",
+        )
+    remedy = "Set it to the JSON of the credential, or to the path of a JSON file."
+    prefix = f"{spec.credentials_variable}__".lower()
+    if name.lower() == SANDBOX:
+        remedy = f"The built-in sandbox is `credentials: {SANDBOX}`, in small letters."
+    elif name.lower().startswith(prefix):
+        remedy = f"Write only the end of that name: `credentials: {name[len(prefix) :].lower()}`."
+    return ConfigurationError(
+        f"credentials '{name}' need the environment variable {variable}, which is not set.",
+        remedy=remedy,
+    )
+
+
+_SECRETIVE = re.compile(
+    r"^(AIza|GOCSPX-|ya29|eyJ|sb_)|^(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_-]{20,}$"
+)
+"""How keys and tokens of providers begin, and a long jumble of both cases and digits."""
 
 
 def _read(text: str, variable: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -69,15 +70,21 @@ class Value:
     complaints: list[Complaint] = field(default_factory=list)
 
 
+def load(path: FilePath) -> str:
+    """The text of a file, or of anything that can be read to an end; raises OSError as well."""
+    with path.open("rb") as file:
+        return decode(file.read(MAX_BYTES + 1))
+
+
 def decode(content: bytes) -> str:
     """The text of a file; DocumentError unless it is printable UTF-8 of reasonable size."""
     if len(content) > MAX_BYTES:
         raise DocumentError(
-            f"the file has {len(content):,} bytes; at most {MAX_BYTES:,} are read.",
+            f"the file has more than {MAX_BYTES:,} bytes, which is the most that is read.",
             "Check that this is the right file.",
         )
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DocumentError("the file is UTF-16, not UTF-8.", "Save it as UTF-8.", 1)
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
+        raise DocumentError("the file is UTF-16 or UTF-32, not UTF-8.", "Save it as UTF-8.", 1)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,6 +103,13 @@ def decode(content: bytes) -> str:
 
 def compose(text: str) -> Node | None:
     """The node tree of a text with one YAML document; None if there is nothing in it."""
+    odd = _ODD_INDENT.search(text)
+    if odd is not None:  # YAML would take it for a letter
+        raise DocumentError(
+            f"the indentation holds a blank that is no space (U+{ord(odd[1]):04X}).",
+            "Indent with plain spaces.",
+            text.count("\n", 0, odd.start()) + 1,
+        )
     try:
         _check_depth(text)
         return yaml.compose(text, Loader=_FAST_LOADER)
@@ -131,7 +145,8 @@ def _check_depth(text: str) -> None:
 def _as_document_error(error: yaml.YAMLError, text: str) -> DocumentError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or "this is not YAML")
-    problem = re.sub(r"'[^']{4,}'", "something", problem)  # could be a piece of a secret
+    # What is quoted could be a piece of a secret, unless it is a name of the parser's.
+    problem = re.sub(r"'[^']{4,}'", lambda m: m[0] if m[0][1] == "<" else "something", problem)
     context = str(getattr(error, "context", None) or "")
     line = mark.line + 1 if mark else None
     lines = text.splitlines()
@@ -139,13 +154,37 @@ def _as_document_error(error: yaml.YAMLError, text: str) -> DocumentError:
     opening = getattr(error, "context_mark", None)
     if opening and ("quoted scalar" in context or "flow" in context):
         line = opening.line + 1
+    conflict = next((i for i, row in enumerate(lines, 1) if _CONFLICT.match(row)), None)
+    if conflict is not None:
+        return DocumentError(
+            "an unresolved merge conflict begins.", "Resolve it and remove the marks.", conflict
+        )
     here = lines[line - 1] if line and line <= len(lines) else ""
     if "\\t" in problem or here[: len(here) - len(here.lstrip())].count("\t"):
         return DocumentError(
             "the indentation holds a tab, which YAML forbids.", "Indent with spaces.", line
         )
+    if "quoted scalar" in context and "escape" in problem:
+        return DocumentError(
+            "a text in double quotes holds a backslash that means nothing.",
+            "Use single quotes, in which a backslash is just that, or write it twice.",
+            mark.line + 1 if mark else line,
+        )
     if "quoted scalar" in context:
         return DocumentError("a quoted text never ends.", "Close the quotation mark.", line)
+    if "<block end>" in problem and problem.endswith("'-'"):
+        return DocumentError(
+            "an item of a list ('- ') stands among keys.",
+            "Begin every endpoint, and nothing else, with `- `.",
+            line,
+        )
+    if "<block end>" in problem or "<document start>" in problem:
+        return DocumentError(
+            "the indentation of this line fits no line above.",
+            "Give all keys of an entry the same indentation, and put a text that goes on here into"
+            " quotes.",
+            line,
+        )
     if "flow" in context:
         return DocumentError(
             f"a {{...}} or [...] is not well formed ({problem}).",
@@ -168,10 +207,19 @@ def _as_document_error(error: yaml.YAMLError, text: str) -> DocumentError:
         )
     if "cannot start any token" in problem:
         return DocumentError(f"{problem}.", "Put the text into quotes.", line)
+    if "find expected ':'" in problem:
+        line = opening.line + 1 if opening else line
+        return DocumentError(
+            "this line is no `key: value`.",
+            "Add the colon and a space, or put a text of several lines into quotes.",
+            line,
+        )
     sentence = f"this is not valid YAML: {', '.join(p for p in (context, problem) if p)}."
     return DocumentError(sentence, "Check the indentation of this line and the one above.", line)
 
 
+_ODD_INDENT = re.compile("^ *([\xa0\u2000-\u200a\u202f\u3000])", re.MULTILINE)
+_CONFLICT = re.compile(r"(<{7}|={7}|>{7})( |$)")
 _LIST = re.compile(r"endpoints:\s*(#.*)?")
 _ITEM = re.compile(r"( *)-(?:\s.*)?")
 
@@ -279,7 +327,12 @@ class _Reader:
                 inherited.extend(value_node.value if many else [value_node])
                 continue
             if not isinstance(key_node, ScalarNode):
-                self._complain(path, line, "a key must be a plain word.", "Write `key: value`.")
+                self._complain(
+                    path,
+                    line,
+                    "a key must be a plain word.",
+                    "Write `key: value`, or put a text that begins with a bracket into quotes.",
+                )
                 continue
             key = str(key_node.value)
             if key in lines:

@@ -174,7 +174,7 @@ class _Loader:
 
     def _read_file(self) -> bool:
         try:
-            text = document.decode(self._path.read_bytes())
+            text = document.load(self._path)
         except FileNotFoundError:
             self._report(
                 None,
@@ -185,7 +185,10 @@ class _Loader:
             return False
         except OSError as error:
             self._report(
-                None, None, f"the file cannot be read: {error.strerror}.", "Check its permissions."
+                None,
+                None,
+                f"the file cannot be read: {error.strerror}.",
+                "Check its path and its permissions.",
             )
             return False
         except DocumentError as error:
@@ -194,7 +197,7 @@ class _Loader:
             root = document.compose(text)
         except DocumentError as error:
             return self._read_apart(text, error)
-        if root is None:
+        if root is None or document.kind_of(root) == "null":
             self._report(1, None, "the file is empty.", "Write `endpoints:` and a list below it.")
             return False
         if not isinstance(root, MappingNode):
@@ -627,14 +630,19 @@ class _Loader:
         if detail["type"] == "union_tag_invalid":
             path = (*path, "type")
         name = wording.dotted(path)
-        if any(f"{name}.".startswith(f"{p.field}.") for p in draft.problems if p.field):
+        told = [p.field for p in draft.problems if p.field]
+        if any(f"{name}.".startswith(f"{t}.") or t.startswith(f"{name}.") for t in told):
             return  # one complaint about a value is enough
         place = document.place_of(places, path)[1]
         kind = detail["type"]
         context = detail.get("ctx", {})
         if kind == "missing":
+            remedy, types = f"Add `{path[-1]}: ...`.", ""
+            if path == ("endpoint_type",):
+                types = ", ".join(self._registry.names())
+                remedy = f"{remedy} Known types: {types}."
             self._draft_problem(
-                draft, path, f"`{name}` is missing.", f"Add `{path[-1]}: ...`.", own=True
+                draft, path, f"`{name}` is missing.", remedy, own=True, allowed=types
             )
         elif kind == "extra_forbidden":
             parent = wording.dotted(path[:-1])
@@ -644,9 +652,14 @@ class _Loader:
                 draft, path, message, remedy, allowed=", ".join(allowed), line=place.key_line
             )
         else:
-            value_seen = context["tag"] if kind == "union_tag_invalid" else detail["input"]
+            value_seen = detail["input"]
+            if kind == "union_tag_invalid":
+                value_seen = value_seen.get("type")
             seen = "" if kind == "union_tag_not_found" else wording.show(path, value_seen, place)
             what, remedy, allowed_text = wording.explain(kind, context, detail, place, path)
+            if path == ("endpoint_type",):
+                allowed_text = ", ".join(self._registry.names())
+                remedy = f"Known types: {allowed_text}."
             self._draft_problem(
                 draft,
                 path,

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from file_connector.endpoints.cron import parse_cron
+from file_connector.errors import one_line
 from file_connector.models import Identity, Json
 
 MAX_ID_LENGTH = 50
@@ -44,11 +45,19 @@ def slug(name: str) -> str:
     return f"{text[: MAX_ID_LENGTH - 9].rstrip('_')}_{checksum}"
 
 
+_REFERENCE = re.compile(r"^\$[A-Za-z_]\w*$|\$\{\w+\}|\{\{.*\}\}")
+"""What other tools replace. A row stamped with it literally would belong to nobody."""
+
+
 def _tidy(value: str) -> str:
     if value != value.strip():
         raise PydanticCustomError("tidy", "must not begin or end with blanks")
-    if not value.isprintable():
-        raise PydanticCustomError("tidy", "must not hold control characters or line breaks")
+    if value != one_line(value):
+        raise PydanticCustomError("tidy", "must not hold invisible characters or line breaks")
+    if _REFERENCE.search(value):
+        raise PydanticCustomError(
+            "tidy", "must be the value itself: variables are not replaced in this file"
+        )
     return value
 
 

@@ -63,6 +63,12 @@ def explain(
     if kind == "string_type":
         if place.text is not None and not isinstance(detail["input"], dict | list | type(None)):
             return "must be text", f"Put it in quotes: '{cut(place.text)}'.", "text"
+        if detail["input"] is None:
+            return (
+                "must be text",
+                "Fill it in; a text that begins with # or & needs quotes.",
+                "text",
+            )
         return "must be text", "Write one word or a quoted text.", "text"
     if kind == "string_too_short":
         return "must not be empty", "Fill it in.", "text"

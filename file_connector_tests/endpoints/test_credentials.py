@@ -52,6 +52,30 @@ def test_the_sandbox_needs_no_variable() -> None:
     assert resolve_credentials(SPEC, "sandbox", {}).name == "sandbox"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Sandbox", "credentials: sandbox"),
+        ("FAKE_CREDENTIALS__ACME", "Write only the end of that name: `credentials: acme`"),
+    ],
+)
+def test_a_name_that_is_nearly_right(name: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_credentials(SPEC, name, {})
+    assert name in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["AIzaSyCANARY_CANARY", "GOCSPX-CANARY", "vCANARYx7Qp2Lm9Zt4Rw"])
+def test_s48_a_secret_in_the_place_of_a_name_is_not_repeated(secret: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_credentials(SPEC, secret, {})
+    assert "CANARY" not in str(caught.value)
+    assert "looks like a secret" in str(caught.value)
+    found = resolve_credentials(SPEC, secret, {credentials_variable(SPEC, secret): "{}"})
+    assert found.name == secret
+
+
 BAD = {
     "unset": (None, ["which is not set", "JSON"]),
     "empty": ("  ", ["which is not set"]),

@@ -10,7 +10,8 @@ from textwrap import dedent, indent
 
 import pytest
 
-from file_connector_tests.endpoints.fakes import load
+from file_connector.endpoints.loader import load_endpoints
+from file_connector_tests.endpoints.fakes import a_registry, load
 
 GOOD = """\
   - {name: Good, endpoint_type: fake, project_id: p, user_id: u, endpoint_details: {folder_id: r}}
@@ -78,6 +79,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         plain(endpoint_type="fakke  #!"),
         ["endpoint_type 'fakke' is not known", "Did you mean 'fake'?", "broken, fake"],
     ),
+    "type empty": (plain(endpoint_type="  #!"), ["is empty", "Known types: broken, fake"]),
+    "type missing": (
+        entry("- {name: A, project_id: p, user_id: u, endpoint_details: {folder_id: r}}  #!"),
+        ["`endpoint_type` is missing. Add `endpoint_type: ...`. Known types: broken, fake."],
+    ),
     "broken plug-in": (plain(endpoint_type="broken  #!"), ["cannot be loaded", "No module named"]),
     "octal trap": (
         plain(user_id="0123  #!"),
@@ -92,9 +98,24 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "date trap": (plain(user_id="2026-01-01  #!"), ["must be text", "'2026-01-01'"]),
     "impossible date": (plain(start_date="2026-02-30  #!"), ["2026-02-30, which is no date"]),
     "empty value": (plain(project_id="  #!"), ["`project_id` is empty, but must be text"]),
+    "a comment for a value": (
+        plain(user_id="#7  #!"),
+        ["`user_id` is empty, but must be text", "begins with # or & needs quotes"],
+    ),
+    "a variable nobody replaces": (
+        plain(user_id="${USER_ID}  #!"),
+        ["`user_id` is '${USER_ID}'", "variables are not replaced"],
+    ),
+    "a template nobody fills": (plain(project_id="'{{ project }}'  #!"), ["not replaced"]),
+    "a template without quotes": (plain(project_id="{{ project }}  #!"), ["into quotes"]),
+    "an invisible character": (
+        plain(user_id='"a\\u200bb"  #!'),
+        ["`user_id` is 'a\\u200bb', but must not hold invisible characters"],
+    ),
+    "writing turned around": (plain(user_id='"a\\u202eb"  #!'), ["invisible characters"]),
     "empty text": (plain(project_id='""  #!'), ["must not be empty"]),
     "blank at the end": (plain(user_id="'ana '  #!"), ["must not begin or end with blanks"]),
-    "line break in an id": (plain(user_id='"a\\nb"  #!'), ["control characters"]),
+    "line break in an id": (plain(user_id='"a\\nb"  #!'), ["line breaks"]),
     "list for text": (plain(user_id="[ana]  #!"), ["`user_id` is a list, but must be text"]),
     "enabled in words": (plain(enabled="'yes'  #!"), ["`enabled` is 'yes'", "true or false"]),
     "details not a mapping": (
@@ -191,6 +212,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         plain(schedule="{type: intervall}  #!"),
         ["`schedule.type` is 'intervall'", "interval, cron, manual", "Did you mean 'interval'?"],
     ),
+    "schedule type as a list": (
+        plain(schedule="{type: [cron]}  #!"),
+        ["`schedule.type` is a list", "interval, cron, manual"],
+    ),
+    "schedule type empty": (plain(schedule="{type: }  #!"), ["`schedule.type` is empty"]),
     "schedule without type": (
         plain(schedule="{interval_minutes: 5}  #!"),
         ["`schedule` needs a `type`"],
@@ -231,12 +257,24 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         entry("- name: A\n  endpoint_details: {folder_id: x  #!\n  id: y"),
         ["endpoint 'y'", "not well formed"],
     ),
+    "a Windows path in double quotes": (
+        entry('- name: A\n  user_id: "C:\\Users\\ana"  #!'),
+        ["holds a backslash that means nothing", "single quotes"],
+    ),
+    "a line that goes on": (
+        entry("- name: A\n  user_id: x\n  goes on  #!\n  id: y"),
+        ["no `key: value`"],
+    ),
     "a colon in a text": (entry("- name: a: b  #!"), ["a ': ' stands where none may"]),
     "an at sign": (entry("- name: @x  #!"), ["'@'", "Put the text into quotes"]),
     "an unknown alias": (entry("- *CANARY-abc  #!"), ["an alias (*name) is used"]),
     "a key out of line": (
         entry("- name: A\n  user_id: x\n   project_id: y  #!"),
         ["endpoint 'a'"],
+    ),
+    "a key too far left": (
+        entry("- name: A\n user_id: x  #!"),
+        ["endpoint 'a'", "the indentation of this line fits no line above"],
     ),
     "defaults cannot name": (
         f"defaults:\n  id: x  #!\nendpoints:\n{GOOD}",
@@ -289,11 +327,11 @@ WHOLE_FILE: dict[str, tuple[bytes, int | None, list[str]]] = {
     "control character": (b"endpoints:\n  - name: \x07\n", 2, ["U+0007 may not stand in YAML"]),
     "tab before the list": (b"endpoints:\n\t- name: x\n", 2, ["holds a tab"]),
     "broken defaults": (b"defaults:\n  a: 'x\nendpoints:\n  - name: y\n", 2, ["never ends"]),
-    "broken between": (b"endpoints:\n  name: x\n  - name: y\n", 3, ["not valid YAML"]),
+    "broken between": (b"endpoints:\n  name: x\n  - name: y\n", 3, ["stands among keys"]),
     "broken between and below": (
         b"endpoints:\n  name: x\n  - name: y\n  - name: 'z\n",
         3,
-        ["not valid YAML"],
+        ["stands among keys"],
     ),
     "two lists, one broken": (
         b"endpoints: [{name: w}]\nendpoints:\n  - name: 'z\n",
@@ -303,7 +341,20 @@ WHOLE_FILE: dict[str, tuple[bytes, int | None, list[str]]] = {
     "broken flow list": (b"endpoints: [{name: x}, {name: y]\n", 1, ["not well formed"]),
     "two documents": (b"endpoints: []\n---\na: 1\n", 2, ["a second document"]),
     "too deep": (b"endpoints: " + b"[" * 100_000, 1, ["levels of nesting"]),
-    "too big": (b"#" * 5_000_001, None, ["5,000,001 bytes"]),
+    "too big": (b"#" * 5_000_001, None, ["more than 5,000,000 bytes"]),
+    "utf-32": ("endpoints: []".encode("utf-32"), 1, ["UTF-32", "Save it as UTF-8"]),
+    "utf-16 without a mark": ("endpoints: []".encode("utf-16-le"), 1, ["UTF-16"]),
+    "only a document mark": (b"---\n", 1, ["the file is empty"]),
+    "no-break spaces": (
+        "endpoints:\n\xa0\xa0- {name: x}\n".encode(),
+        2,
+        ["a blank that is no space (U+00A0)", "plain spaces"],
+    ),
+    "a merge conflict": (
+        b"endpoints:\n  - name: x\n<<<<<<< HEAD\n    id: y\n=======\n>>>>>>> other\n",
+        3,
+        ["unresolved merge conflict"],
+    ),
 }
 
 
@@ -318,3 +369,20 @@ def test_a_file_that_cannot_be_read_says_where_and_why(
     assert problem.line == line, str(problem)
     assert all(word in str(problem) for word in words), str(problem)
     assert "CANARY" not in str(problem)
+
+
+def test_one_complaint_about_a_value_is_enough(tmp_path: Path) -> None:
+    catalog = load(tmp_path, plain(endpoint_details="{drive_id: d, mime_types: [[pdf]]}"))
+    assert [p.field for p in catalog.problems] == ["endpoint_details.mime_types.0"]
+
+
+def test_a_name_may_hold_what_people_write(tmp_path: Path) -> None:
+    for name in ("Müller\u00a0GmbH 1", "👷\u200d♀️ Site 2", "می\u200cخواهم 3", "Budget $100"):
+        assert load(tmp_path, plain(name=f"'{name}'")).problems == (), name
+
+
+def test_an_endless_file_ends(tmp_path: Path) -> None:
+    endless = tmp_path / "endpoints.yaml"
+    endless.symlink_to("/dev/zero")
+    (problem,) = load_endpoints(endless, a_registry()).problems
+    assert "more than 5,000,000 bytes" in str(problem)
