@@ -515,6 +515,8 @@ def migrate(deployment: Deployment, dry_run: bool, as_json: bool) -> None:
     """Create or update the tables in the destination."""
     with deployment.open_store() as store:
         names = list(store.migrate(dry_run=dry_run))
+        if not dry_run:
+            _define(deployment, store)
     if as_json:
         _answer({"applied": [] if dry_run else names, "pending": names if dry_run else []})
         return
@@ -522,6 +524,20 @@ def migrate(deployment: Deployment, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{'would apply' if dry_run else 'applied'} {name}")
     if not names:
         click.echo("The tables are up to date.")
+
+
+def _define(deployment: Deployment, store: Store) -> None:
+    """Tell the application's control plane, if there is one, which source types there are."""
+    from file_connector.deployment_control import define
+    from file_connector.destination.control import control_plane
+
+    control = control_plane(store)
+    if control is None:
+        return
+    try:
+        define(control, deployment.registry)
+    except FileConnectorError as error:  # nothing that a run needs
+        click.echo(f"Warning: connectors.definitions is as it was: {redact(error)}", err=True)
 
 
 # -- shared --------------------------------------------------------------------------------------

@@ -33,6 +33,12 @@ START_SECONDS = 60.0
 INSTALLS = {"18": "pginstall18", "16": "pginstall"}
 """Where the wheel keeps which major version."""
 
+TABLES = [
+    *(table.name for table in metadata.sorted_tables),
+    *(f"connectors.{name}" for name in ("definitions", "instances", "jobs", "secrets")),
+]
+"""All tables that tests fill."""
+
 
 class PostgresServer:
     """A running server. ``url(database)`` is a URL for its superuser."""
@@ -83,7 +89,7 @@ class PostgresServer:
         changes its tables' definitions needs a database of his own instead."""
         if self._shared is None:
             self._shared = self.create(self.migrated_template())
-        wipe = "".join(f"delete from {table.name};" for table in metadata.sorted_tables)
+        wipe = "".join(f"delete from {name};" for name in TABLES)
         self.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity "
             "where datname = current_database() and pid <> pg_backend_pid();"

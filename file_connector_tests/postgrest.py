@@ -97,7 +97,7 @@ def running_postgrest(program: str, database_url: str) -> Iterator[str]:
                 "PGRST_DB_URI": same_server(
                     database_url, username="authenticator", drivername="postgresql"
                 ),
-                "PGRST_DB_SCHEMAS": "public",
+                "PGRST_DB_SCHEMAS": "public,connectors",
                 "PGRST_DB_ANON_ROLE": "anon",
                 "PGRST_DB_MAX_ROWS": "1000",  # as hosted
                 "PGRST_DB_POOL": "10",

@@ -46,7 +46,11 @@ _CHECK_KEY = (
     "project; the publishable and the anon key may do nothing here."
 )
 
-_MISSING = ("PGRST106", "PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883")
+_EXPOSE = (
+    "Add `connectors` to the exposed schemas of the project's API settings, or set SUPABASE_DB_URL."
+)
+
+_MISSING = ("PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883")
 _TOKEN = ("PGRST300", "PGRST301", "PGRST302", "PGRST303", "22023")
 """The last: the key names a role that the database does not have."""
 _PASSING = ("PGRST000", "PGRST001", "PGRST002", "PGRST003")
@@ -54,7 +58,7 @@ _PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
 
 
 class Calls:
-    """Calls ``file_connector_*`` functions. Safe for several threads.
+    """Calls functions of the database. Safe for several threads.
 
     Args:
         url: root of the REST API, ``https://<project>.supabase.co/rest/v1``.
@@ -78,7 +82,7 @@ class Calls:
         if not key or not set(key) <= _IN_A_KEY:
             raise ConfigurationError("SUPABASE_SECRET_KEY is not a key.", remedy=_CHECK_KEY)
         remember_secrets([key])
-        self._root = f"{url.rstrip('/')}/rpc/file_connector_"
+        self._root = f"{url.rstrip('/')}/rpc/"
         self._sleep = sleep
         self._timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)
         self._session = requests.Session()
@@ -86,22 +90,33 @@ class Calls:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=10))
 
-    def call(self, function: str, arguments: Mapping[str, Json], *, tell: bool = False) -> Json:
-        """What ``file_connector_<function>`` returns.
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Json],
+        *,
+        tell: bool = False,
+        schema: str | None = None,
+    ) -> Json:
+        """What ``file_connector_<function>`` returns, or the function of that name in ``schema``.
 
         What passes (connections lost, database busy or restarting, gateway overloaded) is repeated.
         ``tell`` adds the argument ``again``: whether this call may have been carried out already.
         """
         error: FileConnectorError
+        url = self._root + (function if schema else f"file_connector_{function}")
+        headers = {"Content-Type": "application/json"}
+        if schema:
+            headers["Content-Profile"] = schema
         for attempt in range(1, ATTEMPTS + 1):
             given = {**arguments, "again": attempt > 1} if tell else arguments
             try:
                 answer = self._session.post(
-                    self._root + function,
+                    url,
                     # With its keys told here, PostgREST hands the body on without reading it.
                     params={"columns": ",".join(given)} if given else None,
                     data=json.dumps(given, separators=(",", ":")).encode(),
-                    headers={"Content-Type": "application/json"},
+                    headers=headers,
                     timeout=self._timeout,
                     allow_redirects=False,
                 )
@@ -172,6 +187,11 @@ def _told(answer: requests.Response) -> tuple[FileConnectorError, bool]:
     where = f"{said} ({code})"
     if code == "PT409":
         return ConflictError(said), False
+    if code == "PGRST106":
+        return (
+            ConfigurationError(f"the REST API does not serve this schema: {where}", remedy=_EXPOSE),
+            False,
+        )
     if code in _MISSING:
         # After a migration the API needs a moment to see what is new.
         return (

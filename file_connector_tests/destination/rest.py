@@ -13,10 +13,9 @@ from sqlalchemy import Engine
 
 from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.rest import RestStore
-from file_connector.destination.tables import metadata
 from file_connector.errors import FileConnectorError
 from file_connector_tests.destination.conftest import Place
-from file_connector_tests.postgres import PostgresServer
+from file_connector_tests.postgres import TABLES, PostgresServer
 from file_connector_tests.postgrest import find_postgrest, key_of, make_project, running_postgrest
 
 KEY = "sb_secret_canary-4711"
@@ -48,7 +47,7 @@ class RestPlace(Place):
     """The project's database, emptied; ``open`` gives a store over REST."""
 
     def __init__(self, project: Project, home: Path) -> None:
-        wipe = "".join(f"delete from {table.name};" for table in metadata.sorted_tables)
+        wipe = "".join(f"delete from {name};" for name in TABLES)
         project.server.execute(
             f"{wipe} insert into change_counter (id, value) values (1, 0)", project.database
         )

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from file_connector.destination.control import SqlControlPlane
 from file_connector.destination.postgres import PostgresStore
 from file_connector.models import Gone, GoneReason, Outcome
 from file_connector_tests.builders import NOON, a_file, an_identity
@@ -25,15 +26,49 @@ ROLES = ("anon", "authenticated", "service_role")
 ANA, BEN = "6c2cffb0-e8c8-43d3-b415-e53f4377cedb", "user_2ben"
 """The subject of Supabase's own sign-in is a uuid; a third party's need not be."""
 
-OPEN_TO = {
-    "authenticated": {"files": {"SELECT"}},
+READ, WRITE = {"SELECT"}, {"SELECT", "INSERT", "UPDATE", "DELETE"}
+OPEN_TO: dict[str, dict[str, set[str]]] = {
+    "authenticated": {
+        "public.files": READ,
+        "connectors.definitions": READ,
+        "connectors.instances": READ,
+        "connectors.jobs": READ,
+    },
     "service_role": {
-        table: {"SELECT", "INSERT", "UPDATE", "DELETE"}
-        for table in ("files", "sync_runs", "endpoints")
+        "public.files": WRITE,
+        "public.sync_runs": WRITE,
+        "public.endpoints": WRITE,
+        "connectors.definitions": READ,
+        "connectors.instances": WRITE,
+        "connectors.jobs": READ,
+        "connectors.runs": READ,
+        "connectors.state": READ,
     },
     "anon": {},
 }
 """Everything else is closed. A new table must be closed by its migration, or be entered here."""
+
+ASKING = {
+    (role, "connectors.jobs", column)
+    for role in ("authenticated", "service_role")
+    for column in ("instance_id", "kind", "payload")
+}
+"""The columns that may be inserted, no others: a job is asked for and not forged."""
+
+ENQUEUE = "connectors.enqueue_connector_job"
+CALLED_BY_THE_APPLICATION = {
+    ENQUEUE,
+    "connectors.claim_connector_job",
+    "connectors.held_connector_jobs",
+    "connectors.renew_connector_job",
+    "connectors.complete_connector_job",
+    "connectors.fail_connector_job",
+    "connectors.list_instances",
+    "connectors.define_connectors",
+}
+"""Open to the service role; ENQUEUE also to signed-in users."""
+
+SCHEMAS = "('public', 'connectors')"
 
 
 @dataclass
@@ -56,12 +91,26 @@ class Supabase:
             return rows
 
     def tables(self) -> list[str]:
+        """Tables and views, in full."""
         found = self.server.execute(
-            "select relname from pg_class where relnamespace = 'public'::regnamespace "
-            "and relkind in ('r', 'p', 'v', 'm', 'f') order by 1",
+            "select table_schema || '.' || table_name from information_schema.tables "
+            f"where table_schema in {SCHEMAS} order by 1",
             self.database,
         )
         return [name for (name,) in found]
+
+    def functions(self) -> list[tuple[str, str]]:
+        """Every function: its name in full, and a call of it that means nothing."""
+        found = self.server.execute(
+            "select pronamespace::regnamespace || '.' || proname, "
+            "proargtypes::regtype[]::text[] from pg_proc "
+            f"where pronamespace::regnamespace::text in {SCHEMAS}",
+            self.database,
+        )
+        return [
+            (name, f"select {name}({', '.join(f'null::{kind}' for kind in types)})")
+            for name, types in found
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +136,15 @@ def supabase(postgres_server: PostgresServer) -> Iterator[Supabase]:
         writer.commit(gone=[Gone("f2", GoneReason.DELETED)])
         store.finish_run(writer.run_id, Outcome.COMPLETE, "", 0, 0)
         store.note_success(writer.identity, NOON)
+        postgres_server.execute(
+            "insert into connectors.instances (id, name, endpoint_type, project_id, user_id) "
+            f"values ('in_table_{user[0]}', 'Plans', 'google_drive', 'p', '{user}'); "
+            f"select connectors.enqueue_connector_job('of-{user}')",
+            name,
+        )
+    control = SqlControlPlane(store)
+    definition = {"title": "T", "details_schema": {}, "streams": [], "minimum_interval_minutes": 1}
+    control.define([{"type": "google_drive", **definition}])
     store.close()
     yield Supabase(postgres_server, name)
     postgres_server.drop(name)
@@ -128,14 +186,16 @@ def test_users_write_nothing(supabase: Supabase, role: str, sql: str) -> None:
 def test_every_table_is_guarded(supabase: Supabase) -> None:
     """A table without row-level security, or with a grant nobody decided on, fails here."""
     unguarded = supabase.server.execute(
-        "select relname from pg_class where relnamespace = 'public'::regnamespace "
-        "and relkind in ('r', 'p') and not relrowsecurity",
+        f"select oid::regclass from pg_class where relnamespace::regnamespace::text in {SCHEMAS} "
+        "and (relkind in ('r', 'p') and not relrowsecurity "
+        "or relkind in ('v', 'm') and not reloptions @> array['security_invoker=true'])",
         supabase.database,
     )
     assert unguarded == []
     granted = supabase.server.execute(
-        "select grantee, table_name, privilege_type from information_schema.table_privileges "
-        f"where table_schema = 'public' and grantee in {(*ROLES, 'PUBLIC')!r}",
+        "select grantee, table_schema || '.' || table_name, privilege_type "
+        "from information_schema.table_privileges "
+        f"where table_schema in {SCHEMAS} and grantee in {(*ROLES, 'PUBLIC')!r}",
         supabase.database,
     )
     wanted = {
@@ -145,39 +205,123 @@ def test_every_table_is_guarded(supabase: Supabase) -> None:
         for privilege in privileges
     }
     assert set(granted) == wanted
+    columns = supabase.server.execute(
+        "select grantee, table_schema || '.' || table_name, column_name "
+        "from information_schema.column_privileges c "
+        f"where table_schema in {SCHEMAS} and grantee in {(*ROLES, 'PUBLIC')!r} "
+        "and not exists (select from information_schema.table_privileges t where "
+        "(t.grantee, t.table_schema, t.table_name, t.privilege_type) "
+        "= (c.grantee, c.table_schema, c.table_name, c.privilege_type))",
+        supabase.database,
+    )
+    assert set(columns) == ASKING
 
 
 def test_every_other_table_is_closed(supabase: Supabase) -> None:
-    assert len(supabase.tables()) > 10
+    tables = supabase.tables()
+    assert len([t for t in tables if t.startswith("public.")]) > 10
+    assert len([t for t in tables if t.startswith("connectors.")]) >= 6
     for role in ROLES:
-        for table in supabase.tables():
+        for table in tables:
             if table in OPEN_TO[role]:
-                assert len(supabase.ask(role, f"select * from {table}", ANA)) > 0
+                assert len(supabase.ask(role, f"select * from {table}", ANA)) > 0, (role, table)
                 continue
             with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                 supabase.ask(role, f"select * from {table}", ANA)
 
 
-def test_there_is_one_policy_and_it_reads(supabase: Supabase) -> None:
+def test_the_policies_are_these(supabase: Supabase) -> None:
     found = supabase.server.execute(
-        "select tablename, policyname, cmd from pg_policies where schemaname = 'public'",
+        "select schemaname || '.' || tablename, policyname, cmd from pg_policies "
+        f"where schemaname in {SCHEMAS} order by 1, 2",
         supabase.database,
     )
-    assert found == [("files", "files_owner_reads", "SELECT")]
+    assert found == [
+        ("connectors.definitions", "definitions_all_read", "SELECT"),
+        ("connectors.instances", "instances_owner_reads", "SELECT"),
+        ("connectors.jobs", "jobs_owner_asks", "INSERT"),
+        ("connectors.jobs", "jobs_owner_reads", "SELECT"),
+        ("public.files", "files_owner_reads", "SELECT"),
+    ]
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
-def test_users_call_no_function(supabase: Supabase, role: str) -> None:
+def test_users_call_no_function_but_one(supabase: Supabase, role: str) -> None:
+    functions = supabase.functions()
+    assert len(functions) > 45
+    for name, call in functions:
+        if role == "authenticated" and name == ENQUEUE:
+            continue
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="permission denied"):
+            supabase.ask(role, call, ANA)
+
+
+def test_the_application_calls_these_functions_of_the_control_plane(supabase: Supabase) -> None:
     found = supabase.server.execute(
-        "select oid::regprocedure::text, proname, proargtypes::regtype[]::text[] from pg_proc "
-        "where pronamespace = 'public'::regnamespace",
+        "select pronamespace::regnamespace || '.' || proname from pg_proc "
+        "where pronamespace = 'connectors'::regnamespace "
+        "and has_function_privilege('service_role', oid, 'execute')",
         supabase.database,
     )
-    assert len(found) > 30
-    for signature, name, types in found:
-        arguments = ", ".join(f"null::{kind}" for kind in types)
+    assert {name for (name,) in found} == CALLED_BY_THE_APPLICATION
+
+
+def test_a_user_sees_own_instances_and_jobs_only(supabase: Supabase) -> None:
+    for user in (ANA, BEN):
+        for table in ("instances", "jobs"):
+            rows = supabase.ask("authenticated", f"select user_id from connectors.{table}", user)
+            assert rows == [(user,)]
+    for nobody in (None, "", "nobody"):
+        assert supabase.ask("authenticated", "select * from connectors.instances", nobody) == []
+        assert supabase.ask("authenticated", "select * from connectors.jobs", nobody) == []
+
+
+def test_a_user_asks_for_own_instances_only(supabase: Supabase) -> None:
+    """Of an endpoint that runs and of an instance not loaded yet; unknown ids look like others'."""
+    for instance in (f"of-{ANA}", f"in_table_{ANA[0]}"):
+        ask = f"select {ENQUEUE}('{instance}', 'sweep') > 0"
+        assert supabase.ask("authenticated", ask, ANA) == [(True,)]
+        assert supabase.ask("service_role", ask) == [(True,)]
+        for user in (BEN, "nobody", None):
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                supabase.ask("authenticated", ask, user)
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            supabase.ask(role, f"select {name}({arguments}) -- {signature}", ANA)
+            supabase.ask("anon", ask)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        supabase.ask("authenticated", f"select {ENQUEUE}('unknown')", ANA)
+
+
+def test_a_user_asks_twice_and_gets_the_same_job(supabase: Supabase) -> None:
+    rows = supabase.ask(
+        "authenticated", f"select {ENQUEUE}('of-{ANA}') from (values (1), (2)) n", ANA
+    )
+    assert rows[0] == rows[1]
+    assert rows[0] in supabase.ask("authenticated", "select id from connectors.jobs", ANA)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "insert into connectors.instances (name) values ('x')",
+        "update connectors.instances set credentials = 'vault:of_ben'",
+        "delete from connectors.instances",
+        "update connectors.jobs set status = 'completed', finished_at = now()",
+        "delete from connectors.jobs",
+        f"insert into connectors.jobs (instance_id, user_id) values ('of-{BEN}', '{ANA}')",
+        f"insert into connectors.jobs (instance_id, status) values ('of-{ANA}', 'completed')",
+        f"insert into connectors.jobs (instance_id) values ('of-{BEN}')",
+        "insert into connectors.definitions values ('x', 'x', '{}', '{}', 1)",
+    ],
+)
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+def test_users_change_nothing_of_the_control_plane(supabase: Supabase, role: str, sql: str) -> None:
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        supabase.ask(role, sql, ANA)
+
+
+def test_an_owner_who_asks_is_stamped_by_the_database(supabase: Supabase) -> None:
+    sql = f"insert into connectors.jobs (instance_id, kind) values ('of-{ANA}', 'sweep')"
+    assert supabase.ask("authenticated", f"{sql} returning user_id", ANA) == [(ANA,)]
 
 
 def test_the_application_writes_with_the_service_role(supabase: Supabase) -> None:
@@ -186,6 +330,7 @@ def test_the_application_writes_with_the_service_role(supabase: Supabase) -> Non
     assert supabase.ask("service_role", "delete from endpoints") == [(2,)]
 
 
-def test_the_policy_is_evaluated_once_per_statement(supabase: Supabase) -> None:
-    plan = supabase.ask("authenticated", "explain select * from files", ANA)
+@pytest.mark.parametrize("table", ["files", "connectors.instances", "connectors.jobs"])
+def test_the_policy_is_evaluated_once_per_statement(supabase: Supabase, table: str) -> None:
+    plan = supabase.ask("authenticated", f"explain select * from {table}", ANA)
     assert "InitPlan" in str(plan)
