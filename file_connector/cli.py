@@ -202,7 +202,7 @@ def _listed_quarantined(entry: Quarantined) -> dict[str, Any]:
         "status": "quarantined",
         "last_success_at": None,
         "failing_since": None,
-        "message": redact("; ".join(map(str, entry.problems))),
+        "message": redact(" ".join(map(str, entry.problems))),
     }
 
 
@@ -546,7 +546,7 @@ def _define(deployment: Deployment, store: Store) -> None:
 def _readable(deployment: Deployment) -> Catalog:
     catalog = deployment.catalog()
     if not catalog.readable:
-        raise ConfigurationError("; ".join(str(p) for p in catalog.problems))
+        raise ConfigurationError(" ".join(str(p) for p in catalog.problems))
     return catalog
 
 
@@ -557,7 +557,7 @@ def _endpoint(deployment: Deployment, catalog: Catalog, endpoint_id: str) -> End
     for entry in catalog.quarantined:
         if entry.id == endpoint_id:
             raise ConfigurationError(
-                f"endpoint '{entry.id}' is quarantined: {'; '.join(map(str, entry.problems))}"
+                f"endpoint '{entry.id}' is quarantined: {' '.join(map(str, entry.problems))}"
             )
     ids = [e.id for e in catalog.endpoints]
     close = difflib.get_close_matches(endpoint_id, ids, n=1)

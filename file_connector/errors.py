@@ -42,7 +42,8 @@ class FileConnectorError(Exception):
         where = f"endpoint '{self.endpoint}': " if self.endpoint else ""
         message = self.message
         if self.remedy:
-            message += f"{'' if message.endswith(('.', '!', '?')) else '.'} {self.remedy}"
+            ended = message.endswith((".", "!", "?", ".)"))
+            message += f"{'' if ended else '.'} {self.remedy}"
         return one_line(redact(f"{where}{message}"))
 
 

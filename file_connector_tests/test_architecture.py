@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,20 @@ def test_every_module_has_a_room() -> None:
         and not name_of(p).startswith("sandbox")
     ]
     assert not homeless
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    pyproject = (ROOT.parent / "pyproject.toml").read_text()
+    declared_block = re.findall(r"^dependencies = \[(.*?)^\]", pyproject, re.DOTALL | re.MULTILINE)
+    declared = {normal(name) for name in re.findall(r'"([\w-]+)', declared_block[0])}
+    tops = {name.split(".")[0] for path in MODULES for name in imports(path)}
+    outside = tops - set(sys.stdlib_module_names) - {"file_connector", "dagster_shared"}
+    owners = importlib.metadata.packages_distributions()
+    used = {normal(owners[name][-1]) for name in outside if name != "google"}
+    used |= {"google-auth"}  # shares the name `google` with others
+    used -= {"pydantic-core", "urllib3"}  # faces of pydantic and requests
+    assert used == declared - {"dagster-webserver"}, "which is a program"
+
+
+def normal(name: str) -> str:
+    return name.lower().replace("_", "-")

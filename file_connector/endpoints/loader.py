@@ -415,7 +415,7 @@ class _Loader:
                 text("project_id"),
                 text("user_id"),
                 draft.value.line,
-                tuple(draft.problems),
+                tuple(sorted(draft.problems, key=lambda p: p.line or 0)),
             )
         )
 

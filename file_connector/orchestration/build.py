@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import dagster as dg
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext,
+    DefinitionsLoadType,
+)
 
 from file_connector.deployment import Deployment
 from file_connector.endpoints.loader import Catalog, Problem
@@ -48,8 +52,9 @@ def build_definitions(
         now: the clock of the ticks.
     """
     deployment = deployment or current_deployment()
-    for problem in catalog.problems:
-        log.log(logging.ERROR if problem.quarantines else logging.WARNING, "%s", problem)
+    if not _in_a_run():
+        for problem in catalog.problems:
+            log.log(logging.ERROR if problem.quarantines else logging.WARNING, "%s", problem)
     supabase = SupabaseResource()
     wired: dict[str, object] = {
         "google_drive": GoogleDriveResource(),
@@ -87,6 +92,14 @@ def build_definitions(
             resources=wired,
             executor=dg.in_process_executor,
         )
+
+
+def _in_a_run() -> bool:
+    """Whether a run's process loads the definitions once more: what is wrong with other endpoints
+    was told when the code location loaded, and is none of this run's business."""
+    if not DefinitionsLoadContext.is_set():
+        return False
+    return DefinitionsLoadContext.get().load_type is DefinitionsLoadType.RECONSTRUCTION
 
 
 def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:

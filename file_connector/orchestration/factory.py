@@ -109,8 +109,8 @@ def quarantined_asset(
         metadata={
             "file": dg.MetadataValue.path(f"{file}:{line}"),
             "problems": len(problems),
-            "reason": "; ".join(p.message for p in problems)[:2000],
-            "remedy": "; ".join(p.remedy for p in problems if p.remedy)[:2000],
+            "reason": " ".join(p.message for p in problems)[:2000],
+            "remedy": " ".join(p.remedy for p in problems if p.remedy)[:2000],
             **_code_reference(file, line),
         },
     )

@@ -1,23 +1,27 @@
 """The IO manager ``supabase_io_manager``: drains what an asset found into the store, batch by
-batch, and tells Dagster how it went."""
+batch, and tells Dagster how it went; hands rows to assets downstream as a pandas data frame."""
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from json import dumps
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from file_connector.connectors.base import Connector
 from file_connector.destination.base import Store
+from file_connector.destination.tables import files
 from file_connector.errors import BusyError, one_line, redact
 from file_connector.models import Identity, Json, Mode, Outcome, RunCounts, RunReport
 from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.resources import SupabaseResource
 from file_connector.sync.run import SyncRun
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUSY_PATIENCE_SECONDS = 150.0
 """A run waits this long for another writer of its endpoint; the lease of a dead one ends sooner."""
@@ -25,6 +29,10 @@ BUSY_PATIENCE_SECONDS = 150.0
 BUSY_POLL_SECONDS = 5.0
 PROGRESS_SECONDS = 30.0
 NEWEST = 6
+RECENT = 60
+"""Of so many rows written last, the newest are shown."""
+
+_TIMES = ("created_at", "updated_at", "gone_at", "first_seen_at", "changed_at")
 _TABLE_SCHEMA = dg.TableSchema([dg.TableColumn(name) for name in ("file", "changed", "in")])
 
 
@@ -56,6 +64,7 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
                 metadata = _metadata(report, store, time.monotonic() - began)
             finally:
                 obj.connector.close()
+        context.log.info(_summary(report))
         if report.outcome is not Outcome.COMPLETE:
             raise dg.Failure(
                 f"endpoint '{report.endpoint_id}': {report.outcome.value}: {report.reason}",
@@ -64,10 +73,24 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
             )
         context.add_output_metadata(metadata)
 
-    def load_input(self, context: dg.InputContext) -> NoReturn:
-        raise dg.DagsterInvariantViolationError(
-            "Files are rows of table `files`: query them there, by endpoint_id."
-        )
+    def load_input(self, context: dg.InputContext) -> "pd.DataFrame":
+        """The live rows of an endpoint for an asset that depends on it, as columns of ``files``; in
+        a partitioned run, those whose ``updated_at`` lies in the days asked for. All at once in
+        memory: for an endpoint of millions of files, query the table instead."""
+        import pandas as pd
+
+        endpoint_id = context.asset_key.path[-1]
+        with told_to_dagster():
+            store = self.supabase.store()
+            rows = store.newest(endpoint_id, max(store.known(endpoint_id).live_count(), 1))
+        frame = pd.DataFrame.from_records(list(rows), columns=[c.name for c in files.columns])
+        for name in _TIMES:
+            frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601")
+        if context.step_context.has_partitions and context.has_asset_partitions:
+            window = context.asset_partitions_time_window
+            asked = (frame["updated_at"] >= window.start) & (frame["updated_at"] < window.end)
+            frame = frame[asked].reset_index(drop=True)
+        return frame
 
 
 def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunReport:
@@ -102,17 +125,24 @@ class _Progress:
     def __call__(self, counts: RunCounts) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PROGRESS_SECONDS
-            self._log.info(
-                f"so far {counts.inserted} inserted, {counts.updated} updated, "
-                f"{counts.unchanged} unchanged, {counts.tombstoned} gone, "
-                f"{counts.api_calls} API calls"
-            )
+            self._log.info(f"so far {_totals(counts)}")
+
+
+def _summary(report: RunReport) -> str:
+    return f"endpoint '{report.endpoint_id}': {report.outcome.value}: {_totals(report.counts)}"
+
+
+def _totals(counts: RunCounts) -> str:
+    return (
+        f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged, "
+        f"{counts.tombstoned} gone, {counts.api_calls} API calls"
+    )
 
 
 def _metadata(report: RunReport, store: Store, seconds: float) -> dict[str, Any]:
     """How the run went, in types whose numbers Dagster can plot."""
     counts = report.counts
-    newest = store.newest(report.endpoint_id, NEWEST)
+    newest = _newest(store.newest(report.endpoint_id, RECENT))
     metadata: dict[str, Any] = {
         "outcome": report.outcome.value,
         "mode": report.mode.value,
@@ -134,6 +164,15 @@ def _metadata(report: RunReport, store: Store, seconds: float) -> dict[str, Any]
     return metadata
 
 
+def _newest(recent: Sequence[Mapping[str, Json]]) -> Sequence[Mapping[str, Json]]:
+    """The latest commit's rows first, and in it what the provider changed last."""
+
+    def when(row: Mapping[str, Json]) -> tuple[str, str]:
+        return str(row.get("changed_at") or ""), str(row.get("updated_at") or "")
+
+    return sorted(recent, key=when, reverse=True)[:NEWEST]
+
+
 def _cursor(cursor: Json) -> str:
     """A cursor in words: a position, not a secret, though providers like to call it a token."""
     if isinstance(cursor, dict):
@@ -150,7 +189,8 @@ def _record(row: Mapping[str, Json]) -> dg.TableRecord:
         {
             "file": _short(title, 80),
             "changed": str(row.get("updated_at") or "")[:16].replace("T", " "),
-            "in": _short(folder.removesuffix(title).rstrip("/") or "/", 80),
+            # With blanks, so that the UI can break a long one into lines.
+            "in": _short(" / ".join(folder.removesuffix(title).strip("/").split("/")), 80) or "/",
         }
     )
 

@@ -243,7 +243,7 @@ class Mirror:
                 project_id=q.project_id,
                 user_id=q.user_id,
                 status="quarantined",
-                message="; ".join(str(problem) for problem in q.problems),
+                message=" ".join(str(problem) for problem in q.problems),
             )
             for q in catalog.quarantined
             if q.id is not None
@@ -283,7 +283,8 @@ def interval_crons(interval: int, seed: int) -> list[str]:
     if 60 % interval == 0:
         if interval == 60:
             return [f"{offset} * * * *"]
-        return [f"{offset}-59/{interval} * * * *" if interval > 1 else "* * * * *"]
+        minutes_of_hour = f"{offset}-59/{interval}" if offset else f"*/{interval}"
+        return [f"{minutes_of_hour} * * * *" if interval > 1 else "* * * * *"]
     minutes = set(range(offset, DAY_MINUTES, interval))
     wrapped = max(minutes) + interval - DAY_MINUTES
     if wrapped < offset:

@@ -12,6 +12,10 @@ from textwrap import dedent
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext,
+    DefinitionsLoadType,
+)
 
 import file_connector
 from file_connector.connectors.registry import Registry
@@ -58,7 +62,7 @@ def test_the_shipped_example() -> None:
 pools ['tower_42_documents'], owners ['team:ana'], kinds ['googledrive', 'supabase']
         asset files/tower_42_models, group tower_42, daily from 2026-01-01, single run, \
 pools ['tower_42_models'], owners ['team:ana'], kinds ['autodesk', 'supabase']
-        schedule tower_42_documents_schedule, 0-59/5 * * * *, UTC, RUNNING, \
+        schedule tower_42_documents_schedule, */5 * * * *, UTC, RUNNING, \
 job tower_42_documents_sync
         schedule tower_42_models_schedule, 2-59/5 * * * *, UTC, RUNNING, job tower_42_models_sync
         resources ['autodesk', 'google_drive', 'supabase', 'supabase_io_manager']
@@ -78,10 +82,10 @@ def test_every_kind_of_schedule(house: House) -> None:
         repository = house.definitions(house.catalog(more=more)).get_repository_def()
         return [(s.cron_schedule, s.default_status.value) for s in repository.schedule_defs]
 
-    assert crons("") == [("0-59/5 * * * *", "RUNNING")]
+    assert crons("") == [("*/5 * * * *", "RUNNING")]
     assert crons(', schedule: {type: cron, cron: "0 6 * * *"}') == [("0 6 * * *", "RUNNING")]
     assert crons(", schedule: {type: manual}") == []
-    assert crons(", enabled: false") == [("0-59/5 * * * *", "STOPPED")]
+    assert crons(", enabled: false") == [("*/5 * * * *", "STOPPED")]
 
 
 def five_hundred(folder: Path) -> Catalog:
@@ -173,6 +177,34 @@ def test_s38_a_bad_entry_is_visible_and_the_others_load(
     assert broken.metadata["remedy"] != ""
     errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert any("endpoints.yaml:4" in e and "fak" in e for e in errors)
+
+
+def test_a_run_does_not_repeat_what_is_wrong_with_other_endpoints(
+    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = load(tmp_path, BAD)
+    reload = DefinitionsLoadContext(DefinitionsLoadType.RECONSTRUCTION)
+    with DefinitionsLoadContext.scoped(reload):
+        defs = house.definitions(catalog)
+    assert "Broken" in str([s.description for s in defs.resolve_all_asset_specs()])
+    assert caplog.text == ""
+
+
+def test_s38_the_problems_of_an_entry_come_in_the_order_of_their_lines(
+    house: House, tmp_path: Path
+) -> None:
+    text = """
+    endpoints:
+      - name: Odd
+        endpoint_type: fak
+        project_id: p
+        user_id: [u]
+    """
+    catalog = load(tmp_path, text)
+    assert [p.line for p in catalog.quarantined[0].problems] == [4, 6]
+    [spec] = house.definitions(catalog).resolve_all_asset_specs()
+    assert ".;" not in str(spec.metadata)
+    assert "is not known. `user_id` is a list" in str(spec.metadata["reason"])
 
 
 def test_s38_bad_entries_of_one_id_are_all_visible(house: House, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_the_settings_that_let_dagster_survive(home: Path) -> None:
         assert instance.get_settings("schedules")["use_threads"]
         assert not instance.telemetry_enabled
         assert not instance.nux_enabled
+        assert instance.python_log_level == "INFO", "not a line for every event"
         concurrency = instance.get_concurrency_config()
         assert concurrency.pool_config.default_pool_limit == 1
         assert str(concurrency.pool_config.pool_granularity) == "PoolGranularity.RUN"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 
 from file_connector.errors import (
@@ -15,9 +16,9 @@ from file_connector.errors import (
     TransientError,
     remember_secrets,
 )
-from file_connector.models import Batch, Blind, Mode
+from file_connector.models import Batch, Blind, Json, Mode
 from file_connector.orchestration import io_manager
-from file_connector_tests.builders import a_file, an_identity
+from file_connector_tests.builders import a_file, an_identity, at
 from file_connector_tests.orchestration.conftest import House
 from file_connector_tests.sync.scripted import listing
 
@@ -235,6 +236,69 @@ def test_several_endpoints_in_one_run_have_rows_of_their_own(house: House) -> No
         assert len(house.store.runs(endpoint_id)) == 1
 
 
-def test_rows_are_not_read_through_dagster(house: House) -> None:
-    with pytest.raises(dg.DagsterInvariantViolationError, match="rows of table"):
-        io_manager.SupabaseIOManager.load_input(None, None)  # type: ignore[arg-type]
+def test_an_asset_downstream_gets_the_rows_as_a_data_frame(house: House) -> None:
+    house.plans.sweep_script = listing(
+        a_file("march", updated_at=at(12)),
+        a_file("later", updated_at=at(12, day=20)),
+        a_file("ancient", updated_at=at(12) - timedelta(days=9000)),
+        a_file("undated", updated_at=None),
+    )
+    assert house.run().success
+    files = dg.AssetKey(["files", "plans"])
+    seen: list[pd.DataFrame] = []
+
+    @dg.asset(ins={"rows": dg.AssetIn(files)})
+    def report(rows: pd.DataFrame) -> None:
+        seen.append(rows)
+
+    days = dg.DailyPartitionsDefinition("2026-01-01")
+
+    @dg.asset(ins={"rows": dg.AssetIn(files)}, partitions_def=days)
+    def daily(rows: pd.DataFrame) -> None:
+        seen.append(rows)
+
+    defs = dg.Definitions.merge(house.definitions(), dg.Definitions(assets=[report, daily]))
+    for name, day in (("report", None), ("daily", "2026-03-01"), ("daily", "2026-02-01")):
+        job = defs.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(
+            instance=house.instance, asset_selection=[dg.AssetKey(name)], partition_key=day
+        )
+        assert result.success
+    everything, one_day, no_day = seen
+    assert set(everything["external_id"]) == {"march", "later", "ancient", "undated"}
+    assert list(one_day["external_id"]) == ["march"]
+    assert one_day["updated_at"].iloc[0] == pd.Timestamp("2026-03-01 12:00", tz="UTC")
+    assert list(no_day.columns) == list(everything.columns)
+    assert len(no_day) == 0
+
+
+def test_what_a_run_wrote_is_shown_first_and_the_newest_of_it_before_the_rest(
+    house: House,
+) -> None:
+    house.plans.sweep_script = listing(
+        *(a_file(f"{99 - day}", updated_at=at(9, day=day)) for day in (3, 9, 1, 7, 5, 2, 8))
+    )
+    told = metadata(house.run())
+    shown = [r.data["file"] for r in told["newest_files"].records]
+    assert shown == ["90.pdf", "91.pdf", "92.pdf", "94.pdf", "96.pdf", "97.pdf"]
+    house.plans.change_scripts = [
+        [
+            Batch(
+                records=[a_file("backdated", updated_at=at(12) - timedelta(days=9000))], cursor="t2"
+            )
+        ]
+    ]
+    told = metadata(house.run())
+    assert told["newest_files"].records[0].data["file"] == "backdated.pdf"
+
+
+def test_a_long_way_to_a_file_can_be_broken_into_lines() -> None:
+    row: dict[str, Json] = {"title": "a.pdf", "path": "Drawings/Published/a.pdf"}
+    assert io_manager._record(row).data["in"] == "Drawings / Published"
+    assert io_manager._record({"title": "a.pdf", "path": "a.pdf"}).data["in"] == "/"
+
+
+def test_a_run_says_in_the_log_how_it_went(house: House) -> None:
+    house.plans.sweep_script = listing(a_file("a"))
+    house.run()
+    assert "endpoint 'plans': complete: 1 inserted, 0 updated" in everything_said(house)
