@@ -129,7 +129,7 @@ def validate(deployment: Deployment, as_json: bool) -> None:
         _answer(
             {
                 "valid": not catalog.problems,
-                "file": str(catalog.path),
+                "file": str(catalog.path or catalog.name),
                 "endpoints": [e.id for e in catalog.endpoints],
                 "quarantined": [_plain(q) for q in catalog.quarantined],
                 "problems": [{**_plain(p), "text": redact(p)} for p in catalog.problems],
@@ -139,7 +139,7 @@ def validate(deployment: Deployment, as_json: bool) -> None:
         for problem in catalog.problems:
             click.echo(redact(problem))
         if not catalog.problems:
-            click.echo(f"{catalog.path.name} is valid: {_count(total, 'endpoint')}.")
+            click.echo(f"{catalog.name} is valid: {_count(total, 'endpoint')}.")
     if catalog.problems:
         click.echo(
             f"{_count(len(catalog.problems), 'problem')}; {len(catalog.endpoints)} of "
@@ -217,7 +217,7 @@ def check(deployment: Deployment, endpoint_id: str | None, as_json: bool) -> Non
     """Prove the database, and the credentials and access of one endpoint or of all enabled ones."""
     catalog = _readable(deployment)
     chosen = (
-        [_endpoint(deployment, catalog, endpoint_id)]
+        [_endpoint(catalog, endpoint_id)]
         if endpoint_id
         else [e for e in catalog.endpoints if e.enabled]
     )
@@ -249,7 +249,7 @@ def check(deployment: Deployment, endpoint_id: str | None, as_json: bool) -> Non
 @click.pass_obj
 def preview(deployment: Deployment, endpoint_id: str, count: int, as_json: bool) -> None:
     """Show the first files an endpoint would sync. Writes nothing."""
-    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    endpoint = _endpoint(_readable(deployment), endpoint_id)
     with _open(deployment, endpoint) as (_, connector):
         files = list(islice(first_files(connector, _warn_blind), count))
     rows = [
@@ -301,7 +301,7 @@ def sync(
 ) -> None:
     """Run one endpoint to its end, without Dagster. Exit code 0 only when the run is complete."""
     mode, window = _mode(sweep, first, last)
-    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    endpoint = _endpoint(_readable(deployment), endpoint_id)
     with (
         _terminable(),
         _open(deployment, endpoint) as (store, connector),
@@ -397,7 +397,7 @@ def _terminable() -> Iterator[None]:
 @click.pass_obj
 def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json: bool) -> None:
     """Say why a file is, or is not, in the table."""
-    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    endpoint = _endpoint(_readable(deployment), endpoint_id)
     with deployment.open_store() as store:
         row = store.row(endpoint.id, external_id)
         state = store.state(endpoint.id)
@@ -482,7 +482,7 @@ def _ask_provider(
 @click.pass_obj
 def reset(deployment: Deployment, endpoint_id: str, as_json: bool) -> None:
     """Forget an endpoint's cursor, so that the next run lists everything anew. Rows stay."""
-    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    endpoint = _endpoint(_readable(deployment), endpoint_id)
     with deployment.open_store() as store:
         store.reset(endpoint.id)
     _done(as_json, endpoint, "the cursor is forgotten; the next run lists everything. Rows stay")
@@ -494,7 +494,7 @@ def reset(deployment: Deployment, endpoint_id: str, as_json: bool) -> None:
 @click.pass_obj
 def confirm(deployment: Deployment, endpoint_id: str, as_json: bool) -> None:
     """Accept that many files of an endpoint really disappeared."""
-    endpoint = _endpoint(deployment, _readable(deployment), endpoint_id)
+    endpoint = _endpoint(_readable(deployment), endpoint_id)
     with deployment.open_store() as store:
         state = store.state(endpoint.id)
         if not state.held_back:
@@ -550,7 +550,7 @@ def _readable(deployment: Deployment) -> Catalog:
     return catalog
 
 
-def _endpoint(deployment: Deployment, catalog: Catalog, endpoint_id: str) -> Endpoint:
+def _endpoint(catalog: Catalog, endpoint_id: str) -> Endpoint:
     endpoint = catalog.get(endpoint_id)
     if endpoint is not None:
         return endpoint
@@ -562,8 +562,7 @@ def _endpoint(deployment: Deployment, catalog: Catalog, endpoint_id: str) -> End
     ids = [e.id for e in catalog.endpoints]
     close = difflib.get_close_matches(endpoint_id, ids, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else "`file-connector list` shows all."
-    file = deployment.settings.endpoints_path.name
-    raise click.UsageError(f"no endpoint '{one_line(endpoint_id)}' in {file}. {hint}")
+    raise click.UsageError(f"no endpoint '{one_line(endpoint_id)}' in {catalog.name}. {hint}")
 
 
 @contextmanager

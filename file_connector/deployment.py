@@ -21,7 +21,7 @@ from file_connector.endpoints.credentials import SANDBOX, resolve_credentials, s
 from file_connector.endpoints.loader import Catalog, load_endpoints
 from file_connector.endpoints.schema import CronSchedule, Endpoint, IntervalSchedule
 from file_connector.errors import ConfigurationError, FileConnectorError, redact, remember_secrets
-from file_connector.settings import Settings
+from file_connector.settings import YAML, Settings
 
 
 class Deployment:
@@ -47,8 +47,13 @@ class Deployment:
         return cls(Settings.from_environ(environ, cwd), environ, registry)
 
     def catalog(self) -> Catalog:
-        """What endpoints.yaml says now, credential variables included; never raises for its
-        content."""
+        """What endpoints.yaml says now, or with FILE_CONNECTOR_SOURCE=control_plane the table
+        ``connectors.instances``; credential variables included. Never raises for its content, nor
+        if it cannot be read."""
+        if self.settings.source != YAML:
+            from file_connector.deployment_control import read_catalog
+
+            return read_catalog(self.settings, self.registry, self.environ)
         return load_endpoints(self.settings.endpoints_path, self.registry, self.environ)
 
     def spec(self, endpoint: Endpoint) -> ConnectorSpec:

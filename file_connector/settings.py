@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+SOURCE_VARIABLE = "FILE_CONNECTOR_SOURCE"
 ENDPOINTS_VARIABLE = "FILE_CONNECTOR_ENDPOINTS"
 HOME_VARIABLE = "FILE_CONNECTOR_HOME"
 ENCRYPTION_KEY_VARIABLE = "FILE_CONNECTOR_ENCRYPTION_KEY"
 DATABASE_VARIABLE = "SUPABASE_DB_URL"
 REST_VARIABLE = "SUPABASE_URL"
 REST_KEY_VARIABLE = "SUPABASE_SECRET_KEY"
+
+
+YAML = "yaml"
+CONTROL_PLANE = "control_plane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,9 @@ class Settings:
         database_url: the real destination, by direct connection or pooler.
         rest_url, rest_key: the real destination over REST, used without ``database_url``; without
             any of these the destination is the mock in ``home``.
-        encryption_key: Fernet key for rotating tokens at rest; None if there is none.
+        encryption_key: Fernet key for rotating tokens and secrets at rest; None if there is none.
+        source: where endpoints are read from, YAML (the endpoints file) or CONTROL_PLANE (the table
+            ``connectors.instances`` of the destination); any other text is as it was given.
     """
 
     endpoints_path: Path
@@ -34,6 +41,7 @@ class Settings:
     encryption_key: str | None = field(default=None, repr=False)
     rest_url: str | None = None
     rest_key: str | None = field(default=None, repr=False)
+    source: str = YAML
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -52,4 +60,5 @@ class Settings:
             encryption_key=text(ENCRYPTION_KEY_VARIABLE),
             rest_url=text(REST_VARIABLE),
             rest_key=text(REST_KEY_VARIABLE),
+            source=(text(SOURCE_VARIABLE) or YAML).lower(),
         )

@@ -270,6 +270,20 @@ def read(node: Node, start: Path = ()) -> Value:
     return value
 
 
+def plain(data: Json) -> Value:
+    """A value that stands in no file: all its places have line 0."""
+    value = Value(data, 0)
+
+    def visit(part: Json, path: Path) -> None:
+        value.places[path] = Place(0, 0)
+        inner = part.items() if isinstance(part, dict) else ()
+        for key, each in enumerate(part) if isinstance(part, list) else inner:
+            visit(each, (*path, key))
+
+    visit(data, ())
+    return value
+
+
 class _TooMuchError(Exception):
     """The budget of values is spent."""
 

@@ -1,4 +1,5 @@
-"""endpoints.yaml -> Catalog: every entry that can run, and every problem at once with its line.
+"""endpoints.yaml, or rows of connectors.instances -> Catalog: every entry that can run, and every
+problem at once with its place.
 
 An entry with a problem is quarantined and the others load. Nothing here raises for what stands in
 the file, and no message repeats a value that could be a secret.
@@ -33,6 +34,9 @@ from file_connector.errors import ConfigurationError, one_line, redact
 from file_connector.models import Json
 from file_connector.times import utc_now
 
+INSTANCES = "connectors.instances"
+"""The table of the control plane, where it stands for the file."""
+
 EARLIEST_START = date(2000, 1, 1)
 DEFAULTS = "defaults"
 _TOP_KEYS = ("endpoints", DEFAULTS)
@@ -42,10 +46,10 @@ _MERGED_KEYS = ("endpoint_details", "schedule")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend in the endpoints file.
+    """One thing to mend in the endpoints file, or in the table of instances.
 
     Attributes:
-        file: the file's name, for people.
+        file: the name of the file or table, for people.
         line: counted from 1; None if the problem has no particular line.
         entry: id or name of the entry, ``defaults``, or None for the file as a whole and for an
             entry without either.
@@ -87,28 +91,37 @@ class Quarantined:
     endpoint_type: str
     project_id: str
     user_id: str
-    line: int
+    line: int | None
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What endpoints.yaml says.
+    """What endpoints.yaml says, or the table of instances.
 
     Attributes:
-        path: the file.
+        path: the file; None for the table.
         endpoints: entries that can run, in the file's order, disabled ones included.
         problems: all problems, in the order of their lines.
         quarantined: entries that cannot run.
-        readable: False if the file could not be read at all, so that nothing follows from the
-            absence of an endpoint.
+        readable: False if the file (or table) could not be read at all, so that nothing follows
+            from the absence of an endpoint.
     """
 
-    path: Path
+    path: Path | None
     endpoints: tuple[Endpoint, ...] = ()
     problems: tuple[Problem, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     readable: bool = True
+
+    @property
+    def name(self) -> str:
+        """What people call it: the file's name, or the table's."""
+        return self.path.name if self.path else INSTANCES
+
+    def place(self, line: int | None) -> str:
+        """Where an entry stands, for people."""
+        return f"{self.name}, line {line}" if self.path else f"table {self.name}"
 
     def get(self, endpoint_id: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.id == endpoint_id), None)
@@ -128,7 +141,19 @@ def load_endpoints(
             (such entries still load; their runs fail with the same remedy).
         today: UTC day that counts as today for ``start_date``.
     """
-    return _Loader(path, registry, environ, today or utc_now().date()).load()
+    return _Loader(path, registry, environ, today or utc_now().date()).load_file(path)
+
+
+def load_instances(
+    rows: Sequence[Mapping[str, Json]],
+    registry: Registry,
+    environ: Mapping[str, str] | None = None,
+    *,
+    today: date | None = None,
+) -> Catalog:
+    """The same for rows of ``connectors.instances`` (column -> JSON value). Columns that are no key
+    of an entry are ignored."""
+    return _Loader(None, registry, environ, today or utc_now().date()).load_rows(rows)
 
 
 @dataclass
@@ -143,10 +168,10 @@ class _Draft:
 
 class _Loader:
     def __init__(
-        self, path: Path, registry: Registry, environ: Mapping[str, str] | None, today: date
+        self, path: Path | None, registry: Registry, environ: Mapping[str, str] | None, today: date
     ) -> None:
         self._path = path
-        self._file = _display(path)
+        self._file = _display(path) if path else INSTANCES
         self._registry = registry
         self._environ = environ
         self._today = today
@@ -157,10 +182,23 @@ class _Loader:
         self._default_problems: set[tuple[str, str]] = set()
         self._credentials: dict[tuple[str, str | None], str | ConfigurationError | None] = {}
 
-    def load(self) -> Catalog:
+    def load_file(self, path: Path) -> Catalog:
+        self._report_registry()
+        readable = self._read_file(path)
+        return self._catalog(readable)
+
+    def load_rows(self, rows: Sequence[Mapping[str, Json]]) -> Catalog:
+        self._report_registry()
+        for row in rows:
+            entry = {k: v for k, v in row.items() if k in Entry.model_fields and v is not None}
+            self._read_draft(_Draft(document.plain(entry), _label(entry)))
+        return self._catalog(readable=True)
+
+    def _report_registry(self) -> None:
         for sentence in self._registry.problems():
             self._report(None, None, sentence, "", quarantines=False)
-        readable = self._read_file()
+
+    def _catalog(self, readable: bool) -> Catalog:
         self._problems.sort(key=lambda p: p.line or 0)
         return Catalog(
             self._path,
@@ -172,9 +210,9 @@ class _Loader:
 
     # -- the file as a whole ---------------------------------------------------------------------
 
-    def _read_file(self) -> bool:
+    def _read_file(self, path: Path) -> bool:
         try:
-            text = document.load(self._path)
+            text = document.load(path)
         except FileNotFoundError:
             self._report(
                 None,
@@ -373,10 +411,14 @@ class _Loader:
                 message, remedy = f"`{wording.dotted(complaint.path)}` is not plain text.", ""
             self._draft_problem(draft, complaint.path, message, remedy, line=complaint.line)
         _merge(draft, shared)
-        entry = self._validate(draft, Entry, value.data, ())
-        endpoint_id = self._claim_id(draft, value.data)
-        spec = self._spec(draft, value.data)
-        details = self._details(draft, spec, value.data)
+        self._read_draft(draft)
+
+    def _read_draft(self, draft: _Draft) -> None:
+        data = draft.value.data
+        entry = self._validate(draft, Entry, data, ())
+        endpoint_id = self._claim_id(draft, data)
+        spec = self._spec(draft, data)
+        details = self._details(draft, spec, data)
         if entry is not None and spec is not None:
             self._check_schedule(draft, entry, spec)
         if entry is not None:
@@ -396,7 +438,7 @@ class _Loader:
             schedule=entry.schedule,
             start_date=entry.start_date,
             enabled=entry.enabled,
-            line=value.line,
+            line=draft.value.line or None,
         )
         self._endpoints.append(endpoint)
         if spec is not None and endpoint.enabled:
@@ -414,7 +456,7 @@ class _Loader:
                 text("endpoint_type"),
                 text("project_id"),
                 text("user_id"),
-                draft.value.line,
+                draft.value.line or None,
                 tuple(sorted(draft.problems, key=lambda p: p.line or 0)),
             )
         )
@@ -546,7 +588,7 @@ class _Loader:
         if isinstance(problem, ConfigurationError):
             _, place = document.place_of(draft.value.places, ("credentials",))
             self._report(
-                place.line,
+                place.line or None,
                 endpoint.id,
                 problem.message,
                 problem.remedy,
@@ -596,7 +638,7 @@ class _Loader:
         in_defaults = found in draft.from_defaults
         problem = Problem(
             self._file,
-            line or place.line,
+            line or place.line or None,
             DEFAULTS if in_defaults else draft.label,
             wording.dotted(path) if field_name is None else field_name,
             seen,

@@ -149,7 +149,8 @@ class Endpoint(_Strict):
         endpoint_details: as written; ``details`` is the same, validated by the source type.
         credentials: name of the credential set; None means the process-wide one.
         start_date: first daily partition (UTC); None leaves the choice to the factory.
-        line: where the entry begins in the file, counted from 1.
+        line: where the entry begins in the file, counted from 1; None for a row of the control
+            plane's table.
     """
 
     id: str
@@ -163,7 +164,7 @@ class Endpoint(_Strict):
     schedule: Schedule
     start_date: date | None
     enabled: bool
-    line: int
+    line: int | None
 
     @property
     def identity(self) -> Identity:

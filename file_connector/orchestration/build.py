@@ -109,18 +109,18 @@ def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:
     for entry in catalog.quarantined:
         name = entry.id if entry.id and entry.id not in taken else f"entry_in_line_{entry.line}"
         taken.add(name)
-        specs.append(quarantined_asset(name, entry.name, entry.problems, catalog.path, entry.line))
+        specs.append(quarantined_asset(name, entry.name, entry.problems, catalog, entry.line))
     if not catalog.readable:
-        specs.append(
-            quarantined_asset("endpoints_file", "endpoints file", catalog.problems, catalog.path, 1)
-        )
+        name = "endpoints_file" if catalog.path else "connectors_instances"
+        whole = [problem for problem in catalog.problems if problem.entry is None]
+        specs.append(quarantined_asset(name, catalog.name, whole, catalog, 1))
     return specs
 
 
 def _refused(endpoint: Endpoint, catalog: Catalog, error: Exception) -> dg.AssetSpec:
     """An entry that is valid for us, but that Dagster does not take."""
     problem = Problem(
-        file=catalog.path.name,
+        file=catalog.name,
         line=endpoint.line,
         entry=endpoint.id,
         field="",
@@ -130,4 +130,4 @@ def _refused(endpoint: Endpoint, catalog: Catalog, error: Exception) -> dg.Asset
         remedy="Please report this, with the entry and the version of its plug-in, if any.",
     )
     log.error("%s", problem)
-    return quarantined_asset(endpoint.id, endpoint.name, [problem], catalog.path, endpoint.line)
+    return quarantined_asset(endpoint.id, endpoint.name, [problem], catalog, endpoint.line)

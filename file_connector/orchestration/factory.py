@@ -10,7 +10,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.definitions.utils import is_valid_owner
 
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Problem
+from file_connector.endpoints.loader import Catalog, Problem
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import FileConnectorError, one_line
 from file_connector.models import Mode
@@ -42,7 +42,9 @@ def partitions(endpoint: Endpoint) -> dg.DailyPartitionsDefinition:
     )
 
 
-def build_asset(endpoint: Endpoint, file: Path, deployment: Deployment) -> dg.AssetsDefinition:
+def build_asset(
+    endpoint: Endpoint, file: Path | None, deployment: Deployment
+) -> dg.AssetsDefinition:
     """The asset ``files/<id>``. Computing it finds what changed; its IO manager stores it."""
     connector_key = resource_key(endpoint)
 
@@ -94,20 +96,21 @@ def build_job(endpoint: Endpoint, asset: dg.AssetsDefinition) -> UnresolvedAsset
 
 
 def quarantined_asset(
-    name: str, title: str, problems: Sequence[Problem], file: Path, line: int
+    name: str, title: str, problems: Sequence[Problem], catalog: Catalog, line: int | None
 ) -> dg.AssetSpec:
     """An entry that cannot run, as an asset that cannot be materialized and says why."""
+    file = catalog.path
     told = "\n".join(f"- {_markdown(str(problem))}" for problem in problems)
     return dg.AssetSpec(
         key=asset_key(name),
         group_name=QUARANTINE,
         kinds={"quarantined"},
         description=(
-            f"**{_markdown(title)}** does not run. Mend {file.name}, line {line}, then reload the"
-            f" code location.\n\n{told}"
+            f"**{_markdown(title)}** does not run. Mend {_markdown(catalog.place(line))}, then"
+            f" reload the code location.\n\n{told}"
         ),
         metadata={
-            "file": dg.MetadataValue.path(f"{file}:{line}"),
+            "file": dg.MetadataValue.path(f"{file}:{line}" if file else catalog.name),
             "problems": len(problems),
             "reason": " ".join(p.message for p in problems)[:2000],
             "remedy": " ".join(p.remedy for p in problems if p.remedy)[:2000],
@@ -158,7 +161,7 @@ def _tags(endpoint: Endpoint) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def _metadata(endpoint: Endpoint, file: Path) -> dict[str, object]:
+def _metadata(endpoint: Endpoint, file: Path | None) -> dict[str, object]:
     return {
         "project_id": endpoint.project_id,
         "user_id": endpoint.user_id,
@@ -166,8 +169,10 @@ def _metadata(endpoint: Endpoint, file: Path) -> dict[str, object]:
     }
 
 
-def _code_reference(file: Path, line: int) -> dict[str, object]:
-    """Lets the UI open the entry in an editor."""
+def _code_reference(file: Path | None, line: int | None) -> dict[str, object]:
+    """Lets the UI open the entry in an editor, if it stands in a file."""
+    if file is None or line is None:
+        return {}
     reference = dg.LocalFileCodeReference(
         file_path=str(file), line_number=line, label=f"{file.name}:{line}"
     )

@@ -71,7 +71,7 @@ def build_schedule(
 
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if not endpoint.enabled:
-            return dg.SkipReason(f"switched off in the endpoints file, line {endpoint.line}")
+            return dg.SkipReason(f"switched off in {mirror.place(endpoint)}")
         with told_to_dagster():
             store: Store = context.resources.supabase.store()
             connectors = getattr(context.resources, connector_key)
@@ -249,7 +249,12 @@ class Mirror:
             if q.id is not None
         ]
         self._wanted = catalog.readable
+        self._place = catalog.place
         self._lock = threading.Lock()
+
+    def place(self, endpoint: Endpoint) -> str:
+        """Where an endpoint is declared, for people."""
+        return self._place(endpoint.line)
 
     def once(self, store: Store) -> None:
         with self._lock:

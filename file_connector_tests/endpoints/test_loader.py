@@ -191,7 +191,7 @@ def test_s38_an_entry_that_is_not_even_yaml_keeps_its_place(tmp_path: Path) -> N
     assert (broken.id, broken.name) == ("endpoint_41", "Endpoint 41")
     assert late.id is None, "the broken entry keeps its id"
     lines = text.splitlines()
-    assert lines[broken.line - 1] == "- name: 'Endpoint 41"
+    assert lines[(broken.line or 0) - 1] == "- name: 'Endpoint 41"
     assert lines[(catalog.problems[0].line or 0) - 1] == "- name: 'Endpoint 41"
 
 

@@ -169,7 +169,7 @@ def test_a_disabled_endpoint_never_runs(house: House) -> None:
     ) as context:
         data = schedule.evaluate_tick(context)
     assert data.run_requests == []
-    assert data.skip_message == "switched off in the endpoints file, line 3"
+    assert data.skip_message == "switched off in endpoints.yaml, line 3"
 
 
 def test_the_schedule_itself_ticks_and_mirrors_the_endpoints(house: House) -> None:
