@@ -86,7 +86,7 @@ def _test(pytest_args: Sequence[str]) -> int:
         "ruff format": [*run, "ruff", "format", "--check", "."],
         "mypy": [*run, "mypy"],
         "definitions": [*_dagster(python), "definitions", "validate", "--log-level", "warning"],
-        "pytest": [*run, "pytest", "-q", "-n", "2", *pytest_args],
+        "pytest": [*run, "pytest", "-q", "-n", "2", "--dist", "worksteal", *pytest_args],
     }
     failed = []
     for name, command in steps.items():
