@@ -336,7 +336,7 @@ class SyncRun:
             for chunk in self._unseen(state.pass_no):
                 seeable = [f for f in chunk if f.parent_id is None or f.parent_id not in blind]
                 if mass and common is None:
-                    common = self._commonest_reason(seeable[:SAMPLE])
+                    common = self._commonest_reason(seeable[:SAMPLE], confirmed=state.confirmed)
                     mass = common is not None
                 if state.rescoped:
                     batches: Iterator[Batch] = iter([_all_gone(seeable, GoneReason.OUT_OF_SCOPE)])
@@ -363,15 +363,20 @@ class SyncRun:
         self._tally.swept = True
         self._tally.blind = [Blind(b["folder_id"], b["name"], b["why"]) for b in state.blind]
 
-    def _commonest_reason(self, sample: Sequence[KnownFile]) -> GoneReason | None:
-        """Why the files of a sample are gone; None if any of them is still there."""
+    def _commonest_reason(
+        self, sample: Sequence[KnownFile], *, confirmed: bool
+    ) -> GoneReason | None:
+        """Why the files of a sample are gone; None if any of them is still there. If all of them
+        are, and no listing shows them, a person's word that they are lost to us decides."""
         reasons: Counter[GoneReason] = Counter({GoneReason.DELETED: 0})
+        alive = 0
         for batch in self._connector.resolve(sample, self._known):
-            if batch.records:
-                return None
+            alive += len(batch.records)
             reasons.update(gone.reason for gone in batch.gone)
             reasons.update(gone.reason for gone in batch.folders_gone)
-        return reasons.most_common(1)[0][0]
+        if confirmed and alive == len(sample):
+            return GoneReason.ACCESS_LOST
+        return None if alive else reasons.most_common(1)[0][0]
 
     def _labelled(self, batch: Batch) -> Batch:
         """What a newly connected account cannot find may be there for others."""

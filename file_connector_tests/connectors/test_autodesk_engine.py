@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,22 @@ def test_s23_an_empty_world_that_passes_by_changes_nothing(site: Site, store: Sq
         assert run(site, store, mode).counts.tombstoned == 0
     site.sandbox.faults.clear()
     assert run(site, store, Mode.SWEEP).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+
+
+def test_s23_a_person_s_word_counts_even_if_single_looks_still_find_the_files(
+    site: Site, store: SqliteStore
+) -> None:
+    """Otherwise an account whose listings stay empty could never be set right."""
+    site.sandbox.aps.add_items(120, site.plans)
+    run(site, store)
+    site.sandbox.faults.add(faults.empty_world(), kind="aps.contents", times=None)
+    assert run(site, store, Mode.SWEEP).counts.tombstoned == 0
+    assert store.advance(replace(store.state(ME.endpoint_id), confirmed=True))
+    assert run(site, store, Mode.SWEEP).outcome is Outcome.COMPLETE
+    assert live(site, store) == set()
+    site.sandbox.faults.clear()
+    run(site, store, Mode.SWEEP)
     assert live(site, store) == set(site.truth())
 
 
