@@ -547,6 +547,25 @@ def test_s28_a_folder_that_never_holds_still_ends_the_run_partial(site: Site) ->
     assert rows(sync.memory) == site.truth()
 
 
+def test_s28_a_provider_that_always_repeats_an_entry_is_no_folder_that_changes(site: Site) -> None:
+    """Every second page begins with the last entry of the one before; all else stands still."""
+    site.sandbox.aps.add_items(401, site.level)
+    last: list[dict[str, Any]] = []
+
+    def repeat(document: dict[str, Any]) -> dict[str, Any]:
+        entries = [*last, *document["data"]]
+        last[:] = entries[-1:] if "next" in document["links"] else []
+        return {**document, "data": entries}
+
+    site.sandbox.faults.add(faults.mangle(repeat), path=path_of(site.level), times=None)
+    sync = site.sync(workers=1)
+    assert not sync.tick().blind
+    assert rows(sync.memory) == site.truth()
+    before = site.calls()
+    assert not sync.tick().blind
+    assert site.calls() == before + 1
+
+
 def test_empty_pages_in_the_middle_are_pages(site: Site) -> None:
     site.sandbox.aps.add_items(450, site.level)
     site.sandbox.faults.add(faults.empty_page(), path=path_of(site.level), nth=2)

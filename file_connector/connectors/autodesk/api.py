@@ -99,11 +99,13 @@ class Api:
         """The pages of a folder, deleted entries included as hidden.
 
         Paging is by offset, so an entry that appears twice shows that the folder changed meanwhile
-        and that others may have been skipped: then everything is listed once more.
+        and that others may have been skipped: then everything is listed once more. If that shows
+        the very same entries, the folder stood still, and repeating them is the provider's way.
         """
         what = f"the contents of folder {folder_id}"
         path = f"{self._base}/folders/{_segment(folder_id)}/contents"
         first, served_at = True, None
+        before: set[str] = set()
         for repeat in (False, True):
             url, params = path, {"includeHidden": "true", "page[limit]": str(PAGE_SIZE)}
             seen: set[str] = set()
@@ -122,6 +124,7 @@ class Api:
                 if url in visited or stuck == MAX_STUCK_PAGES:
                     raise TransientError(f"reading {what}: Autodesk's paging goes in a circle.")
                 visited.add(url)
+                stable = stable or (not url and seen == before)
                 page.first, first = first, False
                 page.served_at = served_at
                 page.last = not url and (stable or repeat)
@@ -129,6 +132,7 @@ class Api:
                 yield page
             if stable:
                 return
+            before = seen
 
     def _page(self, document: Mapping[str, Json], folder_id: str) -> tuple[Page, set[str]]:
         page = Page()
