@@ -115,8 +115,9 @@ class RateLimiter(Protocol):
 class TokenVault(Protocol):
     """Durable, encrypted home of rotating refresh tokens, shared by all processes."""
 
-    def locked(self, key: str) -> AbstractContextManager[None]:
-        """Single-flight: while held, no other process refreshes the token ``key``."""
+    def locked(self, key: str, patience_seconds: float) -> AbstractContextManager[None]:
+        """Single-flight: while held, no other process refreshes the token ``key``. Raises BusyError
+        after waiting ``patience_seconds`` for another one."""
         ...
 
     def load(self, key: str) -> Mapping[str, Json] | None:

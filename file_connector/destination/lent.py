@@ -130,16 +130,19 @@ class Vault(ABC):
         process has saved meanwhile."""
 
     @contextmanager
-    def locked(self, key: str) -> Iterator[None]:
-        """Single-flight per key over all processes; raises BusyError after waiting 90 s.
+    def locked(self, key: str, patience_seconds: float = LOCK_SECONDS) -> Iterator[None]:
+        """Single-flight per key over all processes.
 
         A holder that dies frees the key after 90 s. Not re-entrant.
         """
         holder = uuid.uuid4().hex
         waited = 0.0
         while (since := self._take(key, holder, LOCK_SECONDS)) is None:
-            if waited >= LOCK_SECONDS:
-                raise BusyError(f"another process has been refreshing token '{key}' for too long")
+            if waited >= patience_seconds:
+                raise BusyError(
+                    f"another process has been renewing this sign-in for {waited:.0f} s",
+                    remedy=f"If it died, the way is free within {LOCK_SECONDS:.0f} s.",
+                )
             self._sleep(POLL_SECONDS)
             waited += POLL_SECONDS
         mine = (key, threading.get_ident())

@@ -11,6 +11,7 @@ from typing import Any
 from file_connector.connectors.autodesk import AutodeskDetails
 from file_connector.connectors.autodesk.connector import AutodeskConnector
 from file_connector.connectors.base import Credentials, RateLimiter, TokenVault, Toolbox, Unlimited
+from file_connector.errors import BusyError
 from file_connector.sandbox import Sandbox
 from file_connector_tests.connectors.memory import Memory, Sync
 
@@ -46,11 +47,15 @@ class DictVault:
         self._lock = threading.Lock()
 
     @contextmanager
-    def locked(self, key: str) -> Iterator[None]:
+    def locked(self, key: str, patience_seconds: float) -> Iterator[None]:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
+        if not lock.acquire(timeout=patience_seconds):
+            raise BusyError(f"renewed by another process for {patience_seconds:.0f} s")
+        try:
             yield
+        finally:
+            lock.release()
 
     def load(self, key: str) -> Mapping[str, Any] | None:
         return self.held.get(key)

@@ -15,6 +15,7 @@ import responses
 from file_connector.connectors.autodesk.auth import AUDIENCE
 from file_connector.connectors.autodesk.connector import AutodeskConnector
 from file_connector.errors import (
+    BusyError,
     ConfigurationError,
     FileConnectorError,
     ReconnectError,
@@ -325,6 +326,21 @@ def test_s34_killed_between_answer_and_save_asks_for_a_new_consent(
     assert seed["refresh_token"] not in str(error)
     fresh = site.sandbox.aps_credentials("three_legged")
     three_legged(site, vault, fresh).check()
+
+
+def test_s34_a_check_tells_of_a_renewal_that_hangs_elsewhere(site: Site, vault: DictVault) -> None:
+    """A process that died in the middle keeps the lock for a while; a check does not wait so long."""
+    seed = site.sandbox.aps_credentials("three_legged")
+    three_legged(site, vault, seed).check()
+    site.sandbox.clock.advance(hours=2)
+    in_another_process()
+    toolbox = site.toolbox(vault=vault, timeout_seconds=0.01, retry_budget_seconds=0.0)
+    (key,) = vault._locks
+    with vault.locked(key, 0.0):
+        error = refusal(site.connector(credentials=seed, toolbox=toolbox))
+    assert isinstance(error, BusyError)
+    assert refreshes(site) == 1
+    assert three_legged(site, vault, seed).check()
 
 
 def test_s34_a_token_the_vault_did_not_take_is_saved_by_the_next_attempt(

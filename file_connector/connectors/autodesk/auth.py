@@ -295,7 +295,9 @@ class ThreeLegged(TokenSource):
                 "encrypted, but there is no encryption key.",
                 remedy="Set FILE_CONNECTOR_ENCRYPTION_KEY to a Fernet key.",
             )
-        with self._vault.locked(self._key):
+        toolbox = self._transport.toolbox
+        patience = toolbox.timeout_seconds + toolbox.retry_budget_seconds
+        with self._vault.locked(self._key, patience):
             held = self._held(self._vault)
             ready = self._ready(held)
             if ready is not None and self._usable(ready, refused):
