@@ -156,14 +156,16 @@ def list_(deployment: Deployment, as_json: bool) -> None:
     """Show every endpoint and how it is doing."""
     catalog = _readable(deployment)
     statuses: dict[str, EndpointStatus | None] = {}
+    forecasts: dict[str, str | None] = {}
     unheard = "unknown"
     try:
         with deployment.open_store() as store:
             statuses = {e.id: store.status(e.id) for e in catalog.endpoints}
+            forecasts = {e.id: deployment.forecast(e, store) for e in catalog.endpoints}
         unheard = "new"
     except FileConnectorError as error:
         click.echo(f"Warning: how they are doing is not known: {redact(error)}", err=True)
-    rows = [_listed(e, statuses.get(e.id), unheard) for e in catalog.endpoints]
+    rows = [_listed(e, statuses.get(e.id), unheard, forecasts.get(e.id)) for e in catalog.endpoints]
     rows += [_listed_quarantined(q) for q in catalog.quarantined]
     if as_json:
         _answer(rows)
@@ -173,9 +175,13 @@ def list_(deployment: Deployment, as_json: bool) -> None:
     for row in rows:
         if row["message"]:
             click.echo(f"{row['id']}: {one_line(row['message'])}")
+        if row["attention"]:
+            click.echo(f"{row['id']}: attention: {one_line(row['attention'])}")
 
 
-def _listed(endpoint: Endpoint, status: EndpointStatus | None, unheard: str) -> dict[str, Any]:
+def _listed(
+    endpoint: Endpoint, status: EndpointStatus | None, unheard: str, attention: str | None
+) -> dict[str, Any]:
     doing = "disabled" if not endpoint.enabled else status.status if status else unheard
     return {
         "id": endpoint.id,
@@ -188,6 +194,7 @@ def _listed(endpoint: Endpoint, status: EndpointStatus | None, unheard: str) -> 
         "last_success_at": iso(status.last_success_at) if status else None,
         "failing_since": iso(status.failing_since) if status else None,
         "message": redact(status.message) if status else "",
+        "attention": attention or "",
     }
 
 
@@ -203,6 +210,7 @@ def _listed_quarantined(entry: Quarantined) -> dict[str, Any]:
         "last_success_at": None,
         "failing_since": None,
         "message": redact(" ".join(map(str, entry.problems))),
+        "attention": "",
     }
 
 

@@ -115,6 +115,19 @@ class Deployment:
             error.endpoint = endpoint.id
             raise
 
+    def forecast(self, endpoint: Endpoint, store: Store) -> str | None:
+        """A warning if the endpoint's connection will end by itself soon, else None. No network.
+        What cannot be foretold, because something else is wrong, is for others to tell."""
+        spec = self.spec(endpoint)
+        try:
+            credentials = resolve_credentials(spec, endpoint.credentials, self.environ)
+            if credentials.name == SANDBOX:
+                return None
+            vault = store.vault(self.settings.encryption_key)
+            return spec.forecast(endpoint.details, credentials, Toolbox(vault=vault))
+        except FileConnectorError:
+            return None
+
     def _enter_sandbox(self, spec: ConnectorSpec) -> tuple[Credentials, Mapping[str, str]]:
         """Credentials and provider hosts of the sandbox, for connectors of this type only."""
         from file_connector.sandbox import living

@@ -40,6 +40,7 @@ class Desk:
         self.environ: dict[str, str] = {"FAKE_TOKEN": "t-1234"}
         self.entries: list[dict[str, Any]] = []
         self.defaults: dict[str, Any] = {}
+        self.forecast: str | None = None
 
     def source(self, name: str, **values: Any) -> ScriptedConnector:
         """Adds an endpoint ``name`` and returns the source behind it."""
@@ -50,7 +51,11 @@ class Desk:
     @property
     def deployment(self) -> Deployment:
         (self.folder / "endpoints.yaml").write_text(yaml.safe_dump({"endpoints": self.entries}))
-        spec = replace(SPEC, open=lambda details, *_: self.sources[details.folder_id])
+        spec = replace(
+            SPEC,
+            open=lambda details, *_: self.sources[details.folder_id],
+            forecast=lambda *_: self.forecast,
+        )
         return Deployment.from_environ(self.environ, self.folder, Only(spec))
 
     def run(self, *args: str) -> Result:
@@ -150,6 +155,14 @@ def test_list_shows_status_and_quarantine(desk: Desk) -> None:
     assert result.exit_code == 0
     for words in ("plans", "every 5 minutes", "failing", "Connect again.", "dropbox"):
         assert words in result.stdout
+
+
+def test_list_tells_of_a_connection_that_will_end(desk: Desk) -> None:
+    desk.source("plans")
+    assert desk.answer("list")[0]["attention"] == ""
+    desk.forecast = "the sign-in ends in 3.0 days"
+    assert desk.answer("list")[0]["attention"] == desk.forecast
+    assert "plans: attention: the sign-in ends in 3.0 days" in desk.run("list").stdout
 
 
 def test_list_without_a_database(desk: Desk) -> None:

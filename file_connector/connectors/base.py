@@ -115,7 +115,7 @@ class RateLimiter(Protocol):
 class TokenVault(Protocol):
     """Durable, encrypted home of rotating refresh tokens, shared by all processes."""
 
-    def locked(self, key: str, patience_seconds: float) -> AbstractContextManager[None]:
+    def locked(self, key: str, patience_seconds: float = 90.0) -> AbstractContextManager[None]:
         """Single-flight: while held, no other process refreshes the token ``key``. Raises BusyError
         after waiting ``patience_seconds`` for another one."""
         ...
@@ -193,5 +193,7 @@ class ConnectorSpec:
     open: Callable[[Any, Credentials, Toolbox], Connector]
     describe: Callable[[Any], str] = lambda _: ""
     """One sentence: what an endpoint with these details syncs."""
+    forecast: Callable[[Any, Credentials, Toolbox], str | None] = lambda *_: None
+    """A warning if the connection will end by itself soon, else None; reads at most the vault."""
     streams: tuple[str, ...] = ("files",)
     minimum_interval_minutes: int = 1

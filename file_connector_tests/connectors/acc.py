@@ -47,7 +47,7 @@ class DictVault:
         self._lock = threading.Lock()
 
     @contextmanager
-    def locked(self, key: str, patience_seconds: float) -> Iterator[None]:
+    def locked(self, key: str, patience_seconds: float = 90.0) -> Iterator[None]:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         if not lock.acquire(timeout=patience_seconds):

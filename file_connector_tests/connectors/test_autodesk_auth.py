@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import responses
 
+from file_connector.connectors.autodesk import SPEC, AutodeskDetails
 from file_connector.connectors.autodesk.auth import AUDIENCE
 from file_connector.connectors.autodesk.connector import AutodeskConnector
+from file_connector.connectors.base import Credentials
 from file_connector.errors import (
     BusyError,
     ConfigurationError,
@@ -329,7 +331,7 @@ def test_s34_killed_between_answer_and_save_asks_for_a_new_consent(
 
 
 def test_s34_a_check_tells_of_a_renewal_that_hangs_elsewhere(site: Site, vault: DictVault) -> None:
-    """A process that died in the middle keeps the lock for a while; a check does not wait so long."""
+    """A process that died in the middle keeps the lock for a while; a check waits less."""
     seed = site.sandbox.aps_credentials("three_legged")
     three_legged(site, vault, seed).check()
     site.sandbox.clock.advance(hours=2)
@@ -404,9 +406,17 @@ def test_the_fifteen_day_death_is_forecast(site: Site, vault: DictVault) -> None
     site.sandbox.clock.advance(days=10)
     assert len(three_legged(site, vault, seed).check()) == 2
     site.sandbox.clock.advance(days=12)
+    calls = site.calls()
+    told = SPEC.forecast(
+        AutodeskDetails(project_id=site.project),
+        Credentials("test", "a test", seed),
+        site.toolbox(vault=vault),
+    )
+    assert site.calls() == calls
     *_, warning = three_legged(site, vault, seed).check()
     assert warning.startswith("Attention: the Autodesk sign-in was last renewed")
     assert "ends in 3.0 days" in warning
+    assert f"Attention: {told}." == warning
     site.sandbox.clock.advance(days=16)
     assert isinstance(refusal(three_legged(site, vault, seed)), ReconnectError)
 

@@ -151,7 +151,7 @@ class TokenSource:
         code, detail = problem(answer)
         secrets = [v for v in self._credentials.data.values() if isinstance(v, str)]
         detail = redact(detail, secrets)[:300]
-        seen = f"Autodesk refuses to issue a token: {answer.status} {code} {detail}".rstrip()
+        seen = f"Autodesk refuses to issue a token: {answer.status} {code} {detail}".rstrip(" .")
         kind = f"{code} {detail}".lower().replace("_", " ")
         if answer.status == 429 or answer.status >= 500 or answer.looks_like_html:
             return self._transport.error(answer, "a token")

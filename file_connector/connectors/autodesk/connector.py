@@ -102,6 +102,10 @@ class AutodeskConnector:
     def close(self) -> None:
         self._transport.close()
 
+    def forecast(self) -> str | None:
+        """A warning if the connection will end by itself soon, else None; no network."""
+        return self._tokens.forecast()
+
     # -- questions -------------------------------------------------------------------------------
 
     def check(self) -> Sequence[str]:

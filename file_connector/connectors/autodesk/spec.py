@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from file_connector.connectors.base import Connector, ConnectorSpec, Credentials, Toolbox
+from file_connector.connectors.base import ConnectorSpec, Credentials, Toolbox
 from file_connector.errors import ConfigurationError
 from file_connector.models import Json
+
+if TYPE_CHECKING:
+    from file_connector.connectors.autodesk.connector import AutodeskConnector
 
 
 def _identifier(value: str) -> str:
@@ -103,11 +106,20 @@ def describe(details: AutodeskDetails) -> str:
 
 def open_connector(
     details: AutodeskDetails, credentials: Credentials, toolbox: Toolbox
-) -> Connector:
+) -> AutodeskConnector:
     """Builds a connector, without network."""
     from file_connector.connectors.autodesk.connector import AutodeskConnector
 
     return AutodeskConnector(details, credentials, toolbox)
+
+
+def forecast(details: AutodeskDetails, credentials: Credentials, toolbox: Toolbox) -> str | None:
+    """A warning if a person's consent will run out soon; without network."""
+    connector = open_connector(details, credentials, toolbox)
+    try:
+        return connector.forecast()
+    finally:
+        connector.close()
 
 
 SPEC = ConnectorSpec(
@@ -119,4 +131,5 @@ SPEC = ConnectorSpec(
     default_credentials=default_credentials,
     open=open_connector,
     describe=describe,
+    forecast=forecast,
 )

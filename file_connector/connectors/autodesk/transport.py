@@ -354,7 +354,7 @@ class Transport:
         """The error an unwelcome answer stands for."""
         code, detail = problem(answer)
         detail = self._clean(detail)
-        seen = f"reading {what}: Autodesk answered {answer.status} {code} {detail}".rstrip()
+        seen = f"reading {what}: Autodesk answered {answer.status} {code} {detail}".rstrip(" .")
         retry_after = parse_retry_after(answer.headers.get("Retry-After"), self.toolbox.now())
         status = answer.status
         if status == 429:
@@ -377,7 +377,7 @@ class Transport:
 
     def _detail(self, answer: Answer) -> str:
         code, detail = problem(answer)
-        return f"{code} {self._clean(detail)}".strip() or "no explanation"
+        return f"{code} {self._clean(detail)}".strip(" .") or "no explanation"
 
     def _clean(self, text: object) -> str:
         return redact(text, self._secrets)[:300]
