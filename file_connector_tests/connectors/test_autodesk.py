@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -178,6 +179,18 @@ def test_the_hub_is_found_out_once(site: Site, synced: Sync) -> None:
     synced.sweep()
     synced.connector.probe(synced.cursor, synced.memory)
     assert site.calls(since, "aps.hubs") == 0
+
+
+def test_checking_many_endpoints_at_once_lists_the_hubs_once(site: Site) -> None:
+    """Fifty such calls a minute is all an app has."""
+    connectors = [site.connector() for _ in range(20)]
+    threads = [threading.Thread(target=connector.check) for connector in connectors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert site.calls(kind="aps.hubs") == 1
+    assert site.calls(kind="aps.topFolders") == 20
 
 
 def test_file_types_match_any_spelling(site: Site) -> None:

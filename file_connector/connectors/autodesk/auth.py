@@ -15,9 +15,10 @@ import binascii
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from file_connector.connectors.autodesk.transport import Answer, Budget, Transport, problem
 from file_connector.connectors.base import Credentials, TokenVault
@@ -30,6 +31,8 @@ from file_connector.errors import (
 )
 from file_connector.models import Json
 from file_connector.times import iso, parse_time
+
+T = TypeVar("T")
 
 TOKEN_PATH = "/authentication/v2/token"
 TOKEN_CALLS = Budget("token", 500)
@@ -60,6 +63,8 @@ class _Slot:
         self.token: AccessToken | None = None
         self.unsaved: tuple[str, Mapping[str, Json]] | None = None
         """The refresh token that was spent, and its successor that the vault did not take yet."""
+        self.asking = threading.Lock()
+        self.answers: dict[str, tuple[float, Any]] = {}
 
 
 _slots: dict[str, _Slot] = {}
@@ -112,6 +117,18 @@ class TokenSource:
     def forecast(self) -> str | None:
         """A warning if the connection will end by itself soon, else None. No network."""
         return None
+
+    def shared(self, question: str, seconds: float, ask: Callable[[], T]) -> T:
+        """The answer to a question that is the same for all endpoints of this credential. Asked by
+        one connector of this process at a time, and kept for some seconds."""
+        now = self._transport.toolbox.monotonic
+        with self._slot.asking:
+            until, answer = self._slot.answers.get(question, (now(), None))
+            if until <= now():
+                answer = ask()
+                self._slot.answers[question] = now() + seconds, answer
+            found: T = answer
+            return found
 
     def _obtain(self, refused: str | None) -> str:
         with self._slot.lock:

@@ -25,6 +25,8 @@ from file_connector.errors import (
 from file_connector.models import Json
 
 PROJECT_FILES = "project files"
+HUBS_SECONDS = 10.0
+"""Hubs may be listed 50 times a minute only; checking all endpoints at once asks for them once."""
 _SYSTEM_FOLDER = re.compile(
     r"^(projecttb|photos|recycle bin|cost root folder|submittals?[-_ ]attachments?"
     r"|(issues?|checklists?|dailylogs?|meetings?|quantification|submittals?|forms?|rfis?|cost"
@@ -149,9 +151,7 @@ class StartFinder:
         return folder
 
     def _discover(self, memory: Mapping[str, Json]) -> Start:
-        hubs, remarks = self._api.hubs()
-        if not hubs:
-            raise self._unprovisioned("; ".join(remarks[:3]) or "no hub is visible")
+        hubs = self._tokens.shared(f"hubs of {self._user_id}", HUBS_SECONDS, self._hubs)
         accounts = [hub["id"] for hub in hubs if _is_account(hub)] or [hub["id"] for hub in hubs]
         refused: RefusedError | None = None
         for hub in accounts:
@@ -164,6 +164,12 @@ class StartFinder:
             else:
                 return self._select(hub, top, memory)
         raise refused or self._no_project(accounts)
+
+    def _hubs(self) -> Sequence[Mapping[str, Json]]:
+        hubs, remarks = self._api.hubs()
+        if not hubs:
+            raise self._unprovisioned("; ".join(remarks[:3]) or "no hub is visible")
+        return hubs
 
     def _select(self, hub: str, top: Sequence[FolderEntry], memory: Mapping[str, Json]) -> Start:
         """The folder "Project Files", also once renamed; without it, all but the system's."""
