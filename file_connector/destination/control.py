@@ -9,15 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
 from file_connector.destination.base import Store
-from file_connector.destination.postgres import PostgresStore
-from file_connector.destination.rest import RestStore
 from file_connector.destination.tables import dumps
 from file_connector.models import Json
+
+if TYPE_CHECKING:  # each drags in its client library
+    from file_connector.destination.postgres import PostgresStore
+    from file_connector.destination.rest import RestStore
 
 SCHEMA = "connectors"
 
@@ -129,6 +131,9 @@ class RestControlPlane(ControlPlane):
 
 def control_plane(store: Store) -> ControlPlane | None:
     """The control plane beside ``store``; None for the mock, which has none."""
+    from file_connector.destination.postgres import PostgresStore
+    from file_connector.destination.rest import RestStore
+
     if isinstance(store, PostgresStore):
         return SqlControlPlane(store)
     return RestControlPlane(store) if isinstance(store, RestStore) else None

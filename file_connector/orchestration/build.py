@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import dagster as dg
@@ -16,6 +17,7 @@ from dagster._core.definitions.definitions_load_context import (
     DefinitionsLoadContext,
     DefinitionsLoadType,
 )
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from file_connector.deployment import Deployment
 from file_connector.endpoints.loader import Catalog, Problem
@@ -23,6 +25,7 @@ from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import redact
 from file_connector.orchestration.factory import build_asset, build_job, quarantined_asset
 from file_connector.orchestration.io_manager import SupabaseIOManager
+from file_connector.orchestration.jobs import build_sensor
 from file_connector.orchestration.resources import (
     AutodeskResource,
     ConnectorResource,
@@ -68,6 +71,7 @@ def build_definitions(
     mirror = Mirror(catalog)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
     jobs = []
+    able = []
     schedules = []
     with warnings.catch_warnings():
         # Single-run backfills and code references are what we want, beta or not.
@@ -82,6 +86,7 @@ def build_definitions(
                 continue
             assets.append(asset)
             jobs.append(job)
+            able.append(endpoint)
             if schedule is not None:
                 schedules.append(schedule)
         assets += quarantined_assets(catalog)
@@ -89,6 +94,7 @@ def build_definitions(
             assets=assets,
             jobs=jobs,
             schedules=schedules,
+            sensors=_sensors(replace(catalog, endpoints=tuple(able)), jobs, deployment, now),
             resources=wired,
             executor=dg.in_process_executor,
         )
@@ -100,6 +106,20 @@ def _in_a_run() -> bool:
     if not DefinitionsLoadContext.is_set():
         return False
     return DefinitionsLoadContext.get().load_type is DefinitionsLoadType.RECONSTRUCTION
+
+
+def _sensors(
+    catalog: Catalog,
+    jobs: Sequence[UnresolvedAssetJobDefinition],
+    deployment: Deployment,
+    now: Callable[[], datetime],
+) -> Sequence[dg.SensorDefinition]:
+    """The one that empties the mailbox, where there is one: on with a database, and off with the
+    REST API until somebody has exposed its schema."""
+    settings = deployment.settings
+    if not (settings.database_url or settings.rest_url):
+        return []
+    return [build_sensor(catalog, jobs, running=bool(settings.database_url), now=now)]
 
 
 def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:
