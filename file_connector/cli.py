@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum
 from itertools import islice
@@ -43,7 +43,7 @@ from file_connector.errors import (
     one_line,
     redact,
 )
-from file_connector.models import Blind, Json, KnownFile, Mode, Outcome, RunCounts
+from file_connector.models import Blind, GoneReason, Json, KnownFile, Mode, Outcome, RunCounts
 from file_connector.sync.run import SyncRun
 from file_connector.times import iso
 
@@ -63,8 +63,12 @@ class _Group(click.Group):
             click.echo(f"Error: {sentence}", err=True)
             if ctx.meta.get(_JSON):
                 _answer({"error": sentence, "kind": type(error).__name__})
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.UsageError as error:
+            if ctx.meta.get(_JSON):
+                _answer({"error": error.format_message(), "kind": "UsageError"})
             raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # a reader that went away (`| head`) is no mistake; click ends quietly
         except Exception:  # noqa: BLE001 - the last net; the trace is shown, without secrets
             click.echo(redacted_traceback(*sys.exc_info()), err=True)
             click.echo("Error: this is a mistake of File Connector; please report it.", err=True)
@@ -75,7 +79,10 @@ LAST_DAY = date(9999, 12, 30)
 """The last day whose end is still in the calendar."""
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=_Group, context_settings=_HELP)
 @click.version_option(file_connector.__version__, prog_name="file-connector")
 @click.pass_context
 def main(ctx: click.Context) -> None:
@@ -222,7 +229,7 @@ def _listed_quarantined(entry: Quarantined) -> dict[str, Any]:
 @_json
 @click.pass_obj
 def check(deployment: Deployment, endpoint_id: str | None, as_json: bool) -> None:
-    """Prove the database, and the credentials and access of one endpoint or of all enabled ones."""
+    """Prove database, credentials and access, of one endpoint or of all enabled ones."""
     catalog = _readable(deployment)
     chosen = (
         [_endpoint(catalog, endpoint_id)]
@@ -342,6 +349,8 @@ def _mode(
         raise click.UsageError("--sweep and --from/--to exclude each other.")
     if first is None:
         raise click.UsageError("--to needs --from.")
+    if last is None and first.date() > datetime.now(timezone.utc).date():
+        raise click.UsageError(f"--from {first.date()} lies in the future.")
     start = first.replace(tzinfo=timezone.utc)
     final = min((last or datetime.now(timezone.utc)).date(), LAST_DAY)
     end = datetime(final.year, final.month, final.day, tzinfo=timezone.utc) + timedelta(days=1)
@@ -406,21 +415,29 @@ def _terminable() -> Iterator[None]:
 def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json: bool) -> None:
     """Say why a file is, or is not, in the table."""
     endpoint = _endpoint(_readable(deployment), endpoint_id)
+    if not external_id.strip():
+        raise click.UsageError("EXTERNAL_ID is empty: give the provider's id of the file.")
     with deployment.open_store() as store:
         row = store.row(endpoint.id, external_id)
-        state = store.state(endpoint.id)
         folder = store.known(endpoint.id).folder(external_id)
-        provider, detail = _ask_provider(deployment, endpoint, store, external_id)
-    sentences = [_about_row(row, external_id), detail]
-    if row is None and folder is not None:
-        sentences.append("It is a folder of this endpoint: only files have rows.")
-    elif row is None and provider == "shown":
+        if row is None and folder is not None:
+            asked = _Asked("folder", "")
+            sentences = [
+                f"'{folder.name}' is a folder of this endpoint: only the files in it have rows."
+            ]
+        else:
+            asked = _ask_provider(deployment, endpoint, store, external_id)
+            sentences = [_about_row(row, external_id), asked.sentence]
+        if asked.reason is GoneReason.OUT_OF_SCOPE:
+            sentences += _about_filters(deployment, endpoint, store, external_id)
+        first_listing = store.state(endpoint.id).cursor is None
+    if row is None and asked.provider == "shown":
         sentences.append(
-            "It will be stored by the next run or sweep."
-            if state.cursor is not None
-            else "The first complete listing has not ended yet; it will be stored."
+            "The first complete listing has not ended yet; it will be stored."
+            if first_listing
+            else "It will be stored by the next run or sweep."
         )
-    if row is not None and row.get("gone_reason") is None and provider == "gone":
+    if row is not None and row.get("gone_reason") is None and asked.provider == "gone":
         sentences.append("The next run or sweep will mark it gone.")
     if as_json:
         _answer(
@@ -428,7 +445,7 @@ def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json:
                 "endpoint_id": endpoint.id,
                 "external_id": external_id,
                 "row": _plain(row),
-                "provider": provider,
+                "provider": asked.provider,
                 "sentences": sentences,
             }
         )
@@ -436,7 +453,7 @@ def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json:
     for sentence in sentences:
         click.echo(one_line(redact(sentence)))
     for column, value in (row or {}).items():
-        if column != "raw":
+        if column != "raw" and value is not None:
             click.echo(f"  {column}: {one_line(str(_plain(value)))}")
 
 
@@ -461,12 +478,43 @@ _GONE = {
     "out_of_scope": "it exists, but outside this endpoint's folder or filters",
     "access_lost": "this account may no longer see it",
 }
+_NOW = {
+    **_GONE,
+    "trashed": "it is in the trash",
+    "deleted": "there is no such file, or this account may not see it",
+}
+_FILTERS = ("file_types", "mime_types")
+
+
+def _about_filters(
+    deployment: Deployment, endpoint: Endpoint, store: Store, external_id: str
+) -> list[str]:
+    """Whether only a filter keeps a file out: then asking without filters shows it."""
+    unset = {name: None for name in _FILTERS if getattr(endpoint.details, name, None)}
+    if not unset:
+        return []
+    wider = endpoint.model_copy(update={"details": endpoint.details.model_copy(update=unset)})
+    asked = _ask_provider(deployment, wider, store, external_id)
+    keys = " or ".join(f"`{name}`" for name in unset)
+    if asked.provider == "shown":
+        return [f"It lies in this endpoint's folder; only {keys} leaves it out."]
+    if asked.reason is GoneReason.OUT_OF_SCOPE:
+        return [f"Without {keys}, it would be outside as well."]
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the provider says of one file: shown, gone (with the reason), folder or unknown."""
+
+    provider: str
+    sentence: str
+    reason: GoneReason | None = None
 
 
 def _ask_provider(
     deployment: Deployment, endpoint: Endpoint, store: Store, external_id: str
-) -> tuple[str, str]:
-    """``shown``, ``gone`` or ``unknown``, and a sentence about it."""
+) -> _Asked:
     known = store.known(endpoint.id)
     held = known.files([external_id]).get(external_id)
     asked = held or KnownFile(external_id, "", None, None, None)
@@ -475,13 +523,14 @@ def _ask_provider(
             for batch in connector.resolve([asked], known):
                 for record in batch.records:
                     if record.external_id == external_id:
-                        return "shown", f"The provider shows it now, as '{record.title}'."
+                        return _Asked("shown", f"The provider shows it now, as '{record.title}'.")
                 for gone in batch.gone:
                     if gone.external_id == external_id:
-                        return "gone", f"Asked now, the provider says: {_GONE[gone.reason.value]}."
+                        says = f"Asked now, the provider says: {_NOW[gone.reason.value]}."
+                        return _Asked("gone", says, gone.reason)
     except FileConnectorError as error:
-        return "unknown", f"The provider could not be asked: {error}"
-    return "unknown", "Asked now, the provider does not tell."
+        return _Asked("unknown", f"The provider could not be asked: {error}")
+    return _Asked("unknown", "Asked now, the provider does not tell.")
 
 
 @main.command()

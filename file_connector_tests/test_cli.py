@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -41,10 +41,12 @@ class Desk:
         self.entries: list[dict[str, Any]] = []
         self.defaults: dict[str, Any] = {}
         self.forecast: str | None = None
+        self.pick: Callable[[Any], ScriptedConnector] = lambda d: self.sources[d.folder_id]
 
     def source(self, name: str, **values: Any) -> ScriptedConnector:
         """Adds an endpoint ``name`` and returns the source behind it."""
-        self.entries.append(an_entry(name, endpoint_details={"folder_id": name}, **values))
+        values = {"endpoint_details": {"folder_id": name}, **values}
+        self.entries.append(an_entry(name, **values))
         self.sources[name] = ScriptedConnector()
         return self.sources[name]
 
@@ -53,7 +55,7 @@ class Desk:
         (self.folder / "endpoints.yaml").write_text(yaml.safe_dump({"endpoints": self.entries}))
         spec = replace(
             SPEC,
-            open=lambda details, *_: self.sources[details.folder_id],
+            open=lambda details, *_: self.pick(details),
             forecast=lambda *_: self.forecast,
         )
         return Deployment.from_environ(self.environ, self.folder, Only(spec))
@@ -423,7 +425,7 @@ def test_explain(desk: Desk) -> None:
     assert "'live.pdf' is live, first seen 20" in live["sentences"][0]
     lost = desk.answer("explain", "plans", "lost")
     assert lost["provider"] == "gone"
-    assert "put into the trash" in lost["sentences"][1]
+    assert "it is in the trash" in lost["sentences"][1]
     assert "next run or sweep will mark it gone" in lost["sentences"][2]
     new = desk.answer("explain", "plans", "new")
     assert new["row"] is None
@@ -439,6 +441,33 @@ def test_explain(desk: Desk) -> None:
     assert "'out.pdf' is marked gone since 20" in result.stdout
     assert "outside this endpoint's folder or filters" in result.stdout
     assert "first_seen_at: 20" in result.stdout
+
+
+def test_explain_a_file_that_only_a_filter_leaves_out(desk: Desk) -> None:
+    desk.source("plans", endpoint_details={"folder_id": "plans", "file_types": ["pdf"]})
+    strict, wide = ScriptedConnector(), ScriptedConnector()
+    out = GoneReason.OUT_OF_SCOPE
+    strict.truth = {"word": out, "elsewhere": out}
+    wide.truth = {"word": a_file("word"), "elsewhere": out}
+    desk.pick = lambda details: wide if details.file_types is None else strict
+    sentences = desk.answer("explain", "plans", "word")["sentences"]
+    assert sentences[-1] == "It lies in this endpoint's folder; only `file_types` leaves it out."
+    sentences = desk.answer("explain", "plans", "elsewhere")["sentences"]
+    assert sentences[-1] == "Without `file_types`, it would be outside as well."
+
+
+def test_explain_a_folder_and_nothing(desk: Desk) -> None:
+    source = desk.source("plans")
+    source.sweep_script = listing(a_file("f1"))
+    desk.run("sync", "plans")
+    answer = desk.answer("explain", "plans", "root")
+    assert answer["provider"] == "folder"
+    assert answer["sentences"] == [
+        "'Root' is a folder of this endpoint: only the files in it have rows."
+    ]
+    assert desk.run("explain", "plans", "").exit_code == 2
+    source.truth = {"never": GoneReason.DELETED}
+    assert "there is no such file" in desk.answer("explain", "plans", "never")["sentences"][1]
 
 
 def test_explain_when_the_provider_cannot_be_asked(desk: Desk) -> None:

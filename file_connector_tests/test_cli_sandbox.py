@@ -170,6 +170,12 @@ def test_usage_errors(terminal: Terminal) -> None:
     code, _, stderr = terminal.run("sync", "document")
     assert code == 2
     assert "Did you mean 'documents'?" in stderr
+    code, stdout, _ = terminal.run("sync", "document", "--json")
+    assert code == 2
+    assert json.loads(stdout)["kind"] == "UsageError"
+    code, _, stderr = terminal.run("sync", "documents", "--from", "2999-01-01")
+    assert code == 2
+    assert "--from 2999-01-01 lies in the future." in stderr
     assert terminal.run("synk")[0] == 2
     assert terminal.run("--version")[1].startswith("file-connector")
 
@@ -182,3 +188,11 @@ def test_letters_a_terminal_cannot_show_do_not_break_it(terminal: Terminal) -> N
     assert code == 1
     assert "unknown key `fa\\xe7ade`" in stdout
     assert "Traceback" not in stderr
+
+
+def test_a_reader_that_goes_away_is_no_mistake(terminal: Terminal) -> None:
+    with terminal.start("list") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""

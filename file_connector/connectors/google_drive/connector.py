@@ -665,7 +665,8 @@ class GoogleDriveConnector:
     def _resolve_file(self, file: KnownFile, placement: Placement, root: Root, pile: Pile) -> None:
         reason, item = self._look_at(file.external_id)
         if item is not None:
-            if self._wanted.takes(item) and self._belongs(item, placement):
+            file_of_ours = not is_folder(item) and self._wanted.takes(item)
+            if file_of_ours and self._belongs(item, placement):
                 pile.records.append(record_of(item, self._parent(item, root)))
             else:
                 reason = GoneReason.OUT_OF_SCOPE
