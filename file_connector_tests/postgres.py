@@ -114,7 +114,7 @@ def running_postgres(version: str = "18") -> Iterator[PostgresServer]:
         return
     with tempfile.TemporaryDirectory(prefix="fc-pg-") as name:
         home = Path(name)
-        account = _unprivileged(home)
+        account = unprivileged(home)
         programs = _programs(home, version, bool(account))
         _initialize(home, programs, account)
         process, port = _start(home, programs, account)
@@ -131,8 +131,8 @@ def running_postgres(version: str = "18") -> Iterator[PostgresServer]:
                 process.wait()
 
 
-def _unprivileged(home: Path) -> dict[str, Any]:
-    """Postgres refuses to run as root: then it gets another account, and ``home``."""
+def unprivileged(home: Path) -> dict[str, Any]:
+    """Servers refuse to run as root: then they get another account, and ``home``."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -190,7 +190,7 @@ def _start(
     log = home / "log"
     leash = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
     for _ in range(5):
-        port = _free_port()
+        port = free_port()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
@@ -231,7 +231,7 @@ def _start(
     raise RuntimeError(f"Postgres did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

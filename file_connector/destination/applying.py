@@ -31,7 +31,7 @@ from file_connector.models import (
     GoneReason,
 )
 
-_NEWS_COLUMNS = [files.c[name] for name in NEWS]
+_COMPARED = ("external_id", "version", "gone_at", *NEWS)
 
 Write = Callable[[Connection, Sequence[Row]], None]
 
@@ -155,13 +155,11 @@ class Applying:
         self.changed.update(self.updated)
 
     def _stored(self, external_ids: Collection[str]) -> dict[str, Held]:
-        found = self._conn.execute(
-            select(files.c.external_id, files.c.version, files.c.gone_at, *_NEWS_COLUMNS).where(
-                files.c.endpoint_id == self._endpoint_id,
-                tree.among(self._conn, files.c.external_id, external_ids),
-            )
-        )
-        return {row[0]: Held(row[1], row[2], tuple(row[3:])) for row in found}
+        found: Any = tree.held(self._conn, self._endpoint_id, external_ids, _COMPARED)
+        return {
+            external_id: Held(version, gone_at, tuple(news))
+            for external_id, version, gone_at, *news in found
+        }
 
     def _folders_gone(self, folders_gone: Iterable[FolderGone]) -> None:
         for gone in folders_gone:
@@ -194,11 +192,14 @@ class Applying:
 
 
 def numbered(endpoint_id: str, *which: ColumnElement[bool]) -> Subquery:
-    """Ids of an endpoint's rows that meet ``which``, with a number ``n`` (1, 2, ... by id)."""
+    """Ids of an endpoint's rows that meet ``which``, with a number ``n`` (1, 2, ... by id).
+
+    Sorted by an expression: to have them in the order of its key, SQLite would read them all.
+    """
     return (
         select(
             files.c.external_id,
-            func.row_number().over(order_by=files.c.external_id).label("n"),
+            func.row_number().over(order_by=files.c.external_id.concat("")).label("n"),
         )
         .where(files.c.endpoint_id == endpoint_id, *which)
         .subquery("numbered")

@@ -70,6 +70,11 @@ class Store(Protocol):
         with ``dry_run`` of what would be."""
         ...
 
+    def check(self) -> None:
+        """Raises ConfigurationError for whatever would keep a run from writing: tables missing or
+        old, a grant missing, row-level security, a read-only database. Changes nothing."""
+        ...
+
     # -- state and rows --------------------------------------------------------------------------
     def state(self, endpoint_id: str) -> SyncState:
         """The stored state, or a fresh one (version 0) if there is none."""

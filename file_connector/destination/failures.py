@@ -11,6 +11,7 @@ import sqlite3
 import psycopg2
 from sqlalchemy import exc
 
+from file_connector.destination.migrations import MIGRATE
 from file_connector.errors import (
     BugError,
     ConfigurationError,
@@ -21,7 +22,6 @@ from file_connector.errors import (
 
 DRIVER_ERRORS = (exc.SQLAlchemyError, psycopg2.Error, sqlite3.Error, OSError)
 
-MIGRATE = "Run `file-connector migrate`."
 _CHECK_URL = "Check SUPABASE_DB_URL."
 
 _BY_STATE: dict[str, tuple[type[FileConnectorError], str, str]] = {
@@ -61,6 +61,15 @@ _BY_WORDS: tuple[tuple[str, type[FileConnectorError], str, str], ...] = (
         ConfigurationError,
         "the database host in the URL is unknown",
         _CHECK_URL,
+    ),
+    ("tenant/user", *_BY_STATE["28000"]),
+    ("no such user", *_BY_STATE["28000"]),
+    ("no such database", *_BY_STATE["3D000"]),
+    (
+        "unsupported startup parameter",
+        ConfigurationError,
+        "the pooler refuses an option of the database URL",
+        "Remove `options` from SUPABASE_DB_URL, or use the direct address.",
     ),
     (
         "invalid connection option",

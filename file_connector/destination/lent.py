@@ -207,8 +207,9 @@ class SqlTokenVault(Vault):
         )
 
     def _fetch(self, key: str) -> str | None:
-        with self._store._reading() as conn:
-            return conn.scalar(select(tokens.c.secret).where(tokens.c.key == key))
+        return self._store._read(
+            lambda conn: conn.scalar(select(tokens.c.secret).where(tokens.c.key == key))
+        )
 
     def _store_secret(self, key: str, secret: str, held: tuple[str, datetime] | None) -> bool:
         def work(conn: Connection) -> bool:

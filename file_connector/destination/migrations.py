@@ -14,9 +14,16 @@ from importlib import resources
 
 from sqlalchemy import Connection, text
 
+from file_connector.destination.tables import metadata
 from file_connector.errors import ConfigurationError
 
 MIGRATIONS = resources.files("file_connector.destination") / "supabase" / "migrations"
+MIGRATE = "Run `file-connector migrate`."
+
+LOCK_SECONDS = 3.0
+"""How long a migration waits for a lock before it gives way to those behind it."""
+
+_TABLE = "file_connector_migrations"
 _LOCK = 5_264_820_251
 """Key of the advisory lock that lets one migrator at a time work; held by its transaction."""
 
@@ -59,6 +66,11 @@ def migrate(
     """
     wanted = shipped() if wanted is None else wanted
     conn.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    # Whoever waits for a table's lock makes everybody else wait behind him: not for long. What is
+    # done under the lock may take its time.
+    conn.exec_driver_sql(
+        f"set local lock_timeout = {LOCK_SECONDS * 1000:.0f}; set local statement_timeout = 0"
+    )
     applied = _applied(conn)
     for migration in wanted:
         checksum = applied.get(migration.name)
@@ -68,6 +80,8 @@ def migrate(
                 remedy="Restore the file as it was shipped, and put changes into a new one.",
             )
     missing = [m for m in wanted if m.name not in applied]
+    if not missing and _lost(conn):
+        missing = list(wanted)  # each may be applied again
     if dry_run:
         return [m.name for m in missing]
     for migration in missing:
@@ -75,34 +89,47 @@ def migrate(
     for migration in wanted:
         if applied.get(migration.name) is None:
             conn.execute(
-                text(
-                    "update file_connector_migrations set checksum = :checksum where name = :name"
-                ),
+                text(f"update {_TABLE} set checksum = :checksum where name = :name"),
                 {"checksum": migration.checksum, "name": migration.name},
             )
     return [m.name for m in missing]
 
 
-def missing(conn: Connection) -> Sequence[str]:
-    """Names of the shipped migrations that this database lacks."""
+def require(conn: Connection) -> None:
+    """Raises ConfigurationError unless every migration of this version is applied."""
     applied = _applied(conn)
-    return [m.name for m in shipped() if m.name not in applied]
+    missing = ", ".join(m.name for m in shipped() if m.name not in applied)
+    if not missing:
+        return
+    if conn.scalar(text(f"select row_security_active(to_regclass('{_TABLE}'))")):
+        raise hidden_error([_TABLE])  # the list is there, and looks empty
+    if not applied:
+        raise ConfigurationError("the tables are missing", remedy=MIGRATE)
+    raise ConfigurationError(
+        f"the tables are those of an older version: they lack {missing}", remedy=MIGRATE
+    )
 
 
-def hidden(conn: Connection) -> bool:
-    """Whether this login would not see the list of migrations even if there is one."""
+def hidden_error(tables: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"row-level security hides the rows of {', '.join(tables)} from this database login",
+        remedy="Let SUPABASE_DB_URL log in as the owner of the tables (on Supabase: postgres).",
+    )
+
+
+def _lost(conn: Connection) -> bool:
+    """Whether somebody dropped a table."""
+    names = [table.name for table in metadata.sorted_tables]
     return bool(
         conn.scalar(
-            text(
-                "select row_security_active(to_regclass('file_connector_migrations')) "
-                "where to_regclass('file_connector_migrations') is not null"
-            )
+            text("select bool_or(to_regclass(n) is null) from unnest(cast(:names as text[])) n"),
+            {"names": names},
         )
     )
 
 
 def _applied(conn: Connection) -> dict[str, str | None]:
-    if conn.scalar(text("select to_regclass('file_connector_migrations')")) is None:
+    if conn.scalar(text(f"select to_regclass('{_TABLE}')")) is None:
         return {}
-    rows = conn.execute(text("select name, checksum from file_connector_migrations"))
+    rows = conn.execute(text(f"select name, checksum from {_TABLE}"))
     return {row.name: row.checksum for row in rows}

@@ -7,12 +7,11 @@ Fit for transaction poolers: no session settings (``SET LOCAL`` only), no prepar
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from operator import itemgetter
 from secrets import token_hex
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -28,14 +27,25 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from file_connector.destination import migrations
-from file_connector.destination.failures import MIGRATE
+from file_connector.destination.failures import DRIVER_ERRORS, sqlstate, translated
 from file_connector.destination.rows import Row
 from file_connector.destination.sql_store import SqlStore
-from file_connector.destination.tables import dumps, files, sync_seen
-from file_connector.errors import ConfigurationError
+from file_connector.destination.tables import (
+    Moment,
+    dumps,
+    files,
+    metadata,
+    sync_folders,
+    sync_leases,
+    sync_seen,
+)
+from file_connector.errors import ConfigurationError, remember_secrets
 
 LOCK_SECONDS = 30.0
 STATEMENT_SECONDS = 110.0
+MIGRATE_ATTEMPTS = 8
+
+_LOCK_NOT_AVAILABLE = "55P03"
 
 _CONNECTION = {
     "connect_timeout": 5,
@@ -86,23 +96,22 @@ class PostgresStore(SqlStore):
         super().__init__(engine, **options)
 
     def migrate(self, *, dry_run: bool = False) -> Sequence[str]:
-        with self._translating(), self._engine.begin() as conn:
-            return migrations.migrate(conn, dry_run=dry_run)
+        for attempt in range(1, MIGRATE_ATTEMPTS + 1):
+            try:
+                with self._engine.begin() as conn:
+                    return migrations.migrate(conn, dry_run=dry_run)
+            except DRIVER_ERRORS as error:
+                if sqlstate(error) != _LOCK_NOT_AVAILABLE or attempt == MIGRATE_ATTEMPTS:
+                    raise translated(error) from None
+            self._sleep(float(attempt))  # those who waited behind us get through
+        raise AssertionError("unreachable")
+
+    def check(self) -> None:
+        self._read(_examine)
+        super().check()
 
     def _make_ready(self) -> None:
-        with self._engine.connect() as conn:
-            missing = migrations.missing(conn)
-            hidden = bool(missing) and migrations.hidden(conn)
-        if hidden:
-            raise ConfigurationError(
-                "row-level security hides the tables from this database login",
-                remedy="Let SUPABASE_DB_URL log in as their owner (on Supabase: postgres).",
-            )
-        if missing:
-            raise ConfigurationError(
-                f"the database lacks {', '.join(missing)}: its tables are missing or old",
-                remedy=MIGRATE,
-            )
+        self._asked(migrations.require)
 
     def _begin(self, conn: Connection, durable: bool) -> None:
         lax = "" if durable else ";set local synchronous_commit = off"
@@ -134,15 +143,14 @@ class PostgresStore(SqlStore):
                 f"select * from json_populate_recordset(null::{table.name}, :rows) "
                 f"on conflict ({', '.join(key)}) do update set {changes}"
             ),
-            {"rows": json.dumps(rows, default=_time, ensure_ascii=False)},
+            {"rows": dumps(_timeless(table, rows))},
         )
 
     def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
-        data = "".join(map(_line, map(_values, rows)))
         cursor: Any = conn.connection.cursor()  # of the driver, inside our transaction
         cursor.copy_expert(
             f"copy {files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
-            io.StringIO(data),
+            io.StringIO(_copy_text(rows)),
         )
 
     def _mark_seen(
@@ -159,12 +167,45 @@ class PostgresStore(SqlStore):
             )
 
 
+def _examine(conn: Connection) -> None:
+    """Raises ConfigurationError unless this login may do with every table what we do with it."""
+    told = conn.execute(
+        text(
+            "select name, to_regclass(name) is null as missing, "
+            "coalesce(row_security_active(to_regclass(name)), false) as hidden, array("
+            "select p from unnest(cast(:needed as text[])) p "
+            "where not has_table_privilege(to_regclass(name), p) "
+            "and (p <> 'delete' or name = any (:emptied))) as lacking "
+            "from unnest(cast(:names as text[])) as name"
+        ),
+        {
+            "names": [table.name for table in metadata.sorted_tables],
+            "needed": ["select", "insert", "update", "delete"],
+            "emptied": [table.name for table in (sync_folders, sync_leases, sync_seen)],
+        },
+    ).all()
+    if missing := [row.name for row in told if row.missing]:
+        raise ConfigurationError(
+            f"tables are missing: {', '.join(missing)}", remedy=migrations.MIGRATE
+        )
+    if hidden := [row.name for row in told if row.hidden]:
+        raise migrations.hidden_error(hidden)
+    if lacking := [f"{', '.join(row.lacking)} on {row.name}" for row in told if row.lacking]:
+        raise ConfigurationError(
+            f"the database login lacks permissions: {'; '.join(lacking)}",
+            remedy="Grant them, or let SUPABASE_DB_URL log in as the owner of the tables.",
+        )
+
+
 def driver_url(url: str) -> URL:
     """``url`` for SQLAlchemy with the one driver we use, whichever spelling it came in.
 
     Raises ConfigurationError, without showing the URL, if it is not one of Postgres.
     """
-    remedy = "It reads postgresql://user:password@host:port/database (% in a password is %25)."
+    remedy = (
+        "It reads postgresql://USER@HOST:PORT/DATABASE with :PASSWORD after USER; in the password "
+        "write % as %25, @ as %40, / as %2F."
+    )
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
@@ -174,11 +215,18 @@ def driver_url(url: str) -> URL:
             f"SUPABASE_DB_URL begins with '{parsed.drivername}://', not with 'postgresql://'.",
             remedy=remedy,
         )
+    if "@" in (parsed.host or ""):
+        raise ConfigurationError(
+            "SUPABASE_DB_URL has two @: one of them belongs to the password.",
+            remedy=remedy,
+        )
+    told = parsed.query.get("password", ())
+    secrets = {parsed.password or "", *((told,) if isinstance(told, str) else told)}
+    remember_secrets(s for secret in secrets for s in (secret, quote(secret, safe="")))
     return parsed.set(drivername="postgresql+psycopg2").difference_update_query(_NOT_FOR_LIBPQ)
 
 
 _COLUMNS = [column.name for column in files.columns]
-_values: Callable[[Row], tuple[Any, ...]] = itemgetter(*_COLUMNS)
 
 _NULL = f"null-{token_hex(4)}"
 """How null is written for COPY: no field is equal to what nobody knows."""
@@ -186,20 +234,44 @@ _NULL = f"null-{token_hex(4)}"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def _line(values: tuple[Any, ...]) -> str:
-    """A row in the text format of COPY; escaped only if something in it asks for it."""
-    fields = [value if value.__class__ is str else _text(value) for value in values]
-    line = "\t".join(fields)
-    if "\\" in line or "\n" in line or "\r" in line or line.count("\t") >= len(fields):
-        line = "\t".join([field.translate(_ESCAPES) for field in fields])
-    return f"{line}\n"
+def _copy_text(rows: Sequence[Row]) -> str:
+    """Rows of ``files`` in the text format of COPY. Column by column, because most of an endpoint's
+    columns say the same in every row; escaped only if something in it asks for it."""
+    columns = [_column([row[name] for row in rows], _text) for name in _COLUMNS]
+    text = "".join([f"{line}\n" for line in map("\t".join, zip(*columns, strict=True))])
+    plain = (len(columns) - 1) * len(rows), len(rows)
+    if "\\" in text or "\r" in text or (text.count("\t"), text.count("\n")) != plain:
+        columns = [[field.translate(_ESCAPES) for field in column] for column in columns]
+        text = "".join([f"{line}\n" for line in map("\t".join, zip(*columns, strict=True))])
+    return text
 
 
-def _text(value: object) -> str:
+def _column(values: list[Any], write: Callable[[Any], Any]) -> list[Any]:
+    """``write`` of each value; asked once if all are the same object or text."""
+    first = values[0]
+    if first.__class__ is not dict and values.count(first) == len(values):
+        return [write(values[0])] * len(values)
+    return [write(value) for value in values]
+
+
+def _text(value: Any) -> Any:
+    if value.__class__ is str:
+        return value
     if value is None:
         return _NULL
     return dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _time(value: datetime) -> str:
-    return value.isoformat()
+def _timeless(table: Table, rows: Sequence[Row]) -> list[Row]:
+    """``rows`` with their times as text."""
+    told = [dict(row) for row in rows]
+    for column in table.columns:
+        if isinstance(column.type, Moment):
+            name = column.name
+            for row, time in zip(told, _column([r[name] for r in told], _time), strict=True):
+                row[name] = time
+    return told
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat()

@@ -87,6 +87,11 @@ class RestStore:
             )
         return missing
 
+    def check(self) -> None:
+        if self.migrate(dry_run=True):
+            self.migrate()  # says what is missing
+        self.forget_seen("")  # writes nothing, and is refused where nothing may be written
+
     # -- state and rows --------------------------------------------------------------------------
 
     def state(self, endpoint_id: str) -> SyncState:

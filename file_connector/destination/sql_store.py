@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -74,6 +75,7 @@ PAGE = 1000
 
 _STATE_FIELDS = tuple(f.name for f in fields(SyncState))
 _COUNTS = tuple(f.name for f in fields(RunCounts))
+_KNOWN = ("external_id", "title", "parent_id", "version", "updated_at", "gone_reason")
 _HELD = ("new", "ok", "failing")
 """Status values that follow from runs; the others are the YAML's."""
 
@@ -151,11 +153,23 @@ class SqlStore(ABC):
 
     # -- transactions ----------------------------------------------------------------------------
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _read(self, ask: Callable[[Connection], T]) -> T:
+        """What ``ask`` finds; asked again after a lost connection."""
         self._ensure_ready()
-        with self._translating(), self._engine.connect() as conn:
-            yield conn
+        return self._asked(ask)
+
+    def _asked(self, ask: Callable[[Connection], T]) -> T:
+        """The same before the tables are ready."""
+        for attempt in range(1, ATTEMPTS + 1):
+            with self._translating(), self._engine.connect() as conn:
+                try:
+                    return ask(conn)
+                except DRIVER_ERRORS as error:
+                    _abandon(conn, error)
+                    if attempt == ATTEMPTS or not worth_repeating(error):
+                        raise
+            self._sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
 
     def _write(
         self,
@@ -240,13 +254,17 @@ class SqlStore(ABC):
 
         return ask
 
+    def check(self) -> None:
+        self.forget_seen("")  # writes nothing, and is refused where nothing may be written
+
     # -- state and rows --------------------------------------------------------------------------
 
     def state(self, endpoint_id: str) -> SyncState:
-        with self._reading() as conn:
-            row = conn.execute(
+        row = self._read(
+            lambda conn: conn.execute(
                 select(sync_state).where(sync_state.c.endpoint_id == endpoint_id)
             ).one_or_none()
+        )
         return SyncState(endpoint_id) if row is None else _state(row)
 
     def known(self, endpoint_id: str) -> Known:
@@ -369,8 +387,8 @@ class SqlStore(ABC):
     def unseen(
         self, endpoint_id: str, pass_no: int, after: str = "", limit: int = PAGE
     ) -> Sequence[KnownFile]:
-        with self._reading() as conn:
-            rows = conn.execute(
+        rows = self._read(
+            lambda conn: conn.execute(
                 _known_files(endpoint_id)
                 .where(
                     files.c.gone_at.is_(None),
@@ -380,17 +398,19 @@ class SqlStore(ABC):
                 .order_by(files.c.external_id)
                 .limit(limit)
             ).all()
+        )
         return [_known_file(row) for row in rows]
 
     def unseen_count(self, endpoint_id: str, pass_no: int) -> int:
-        with self._reading() as conn:
-            return conn.execute(
+        return self._read(
+            lambda conn: conn.execute(
                 select(func.count()).where(
                     files.c.endpoint_id == endpoint_id,
                     files.c.gone_at.is_(None),
                     ~_seen_in(endpoint_id, pass_no),
                 )
             ).scalar_one()
+        )
 
     def forget_seen(self, endpoint_id: str) -> None:
         self._write(
@@ -400,42 +420,52 @@ class SqlStore(ABC):
         )
 
     def live_between(self, endpoint_id: str, start: datetime, end: datetime) -> Iterator[KnownFile]:
-        after = ""
+        def page(after: str, conn: Connection) -> Sequence[SqlRow[Any]]:
+            return conn.execute(
+                _known_files(endpoint_id)
+                .where(
+                    files.c.gone_at.is_(None),
+                    files.c.updated_at >= start,
+                    files.c.updated_at < end,
+                    files.c.external_id > after,
+                )
+                .order_by(files.c.external_id)
+                .limit(PAGE)
+            ).all()
+
+        return map(_known_file, self._pages(page, "external_id"))
+
+    def _pages(
+        self, page: Callable[[str, Connection], Sequence[SqlRow[Any]]], key: str
+    ) -> Iterator[SqlRow[Any]]:
+        """The rows of all pages; ``page`` gives those whose ``key`` is beyond what it is told."""
+        rows: Sequence[SqlRow[Any]] = ()
         while True:
-            with self._reading() as conn:
-                rows = conn.execute(
-                    _known_files(endpoint_id)
-                    .where(
-                        files.c.gone_at.is_(None),
-                        files.c.updated_at >= start,
-                        files.c.updated_at < end,
-                        files.c.external_id > after,
-                    )
-                    .order_by(files.c.external_id)
-                    .limit(PAGE)
-                ).all()
-            yield from map(_known_file, rows)
+            after = getattr(rows[-1], key) if rows else ""
+            rows = self._read(partial(page, after))
+            yield from rows
             if len(rows) < PAGE:
                 return
-            after = rows[-1].external_id
 
     def newest(self, endpoint_id: str, limit: int = 10) -> Sequence[Mapping[str, Json]]:
-        with self._reading() as conn:
-            rows = conn.execute(
+        rows = self._read(
+            lambda conn: conn.execute(
                 select(files)
                 .where(files.c.endpoint_id == endpoint_id, files.c.gone_at.is_(None))
                 .order_by(files.c.change_seq.desc())
                 .limit(limit)
             ).all()
+        )
         return [_plain(row) for row in rows]
 
     def row(self, endpoint_id: str, external_id: str) -> Mapping[str, Json] | None:
-        with self._reading() as conn:
-            row = conn.execute(
+        row = self._read(
+            lambda conn: conn.execute(
                 select(files).where(
                     files.c.endpoint_id == endpoint_id, files.c.external_id == external_id
                 )
             ).one_or_none()
+        )
         return None if row is None else _plain(row)
 
     def reset(self, endpoint_id: str) -> None:
@@ -543,13 +573,14 @@ class SqlStore(ABC):
         self._write(work)
 
     def runs(self, endpoint_id: str, limit: int = 20) -> Sequence[RunRow]:
-        with self._reading() as conn:
-            rows = conn.execute(
+        rows = self._read(
+            lambda conn: conn.execute(
                 select(sync_runs)
                 .where(sync_runs.c.endpoint_id == endpoint_id)
                 .order_by(sync_runs.c.started_at.desc(), sync_runs.c.run_id.desc())
                 .limit(limit)
             ).all()
+        )
         return [
             RunRow(
                 run_id=row.run_id,
@@ -581,16 +612,16 @@ class SqlStore(ABC):
                 if stored.get(e.endpoint_id) != e
             ]
 
-        with self._reading() as conn:
-            if not news(conn):
-                return
+        if not self._read(news):
+            return
         self._write(lambda conn: self._merge(conn, endpoints, news(conn)))
 
     def status(self, endpoint_id: str) -> EndpointStatus | None:
-        with self._reading() as conn:
-            row = conn.execute(
+        row = self._read(
+            lambda conn: conn.execute(
                 select(endpoints).where(endpoints.c.endpoint_id == endpoint_id)
             ).one_or_none()
+        )
         return None if row is None else _status(row)
 
     def _status_to_change(self, conn: Connection, identity: Identity) -> EndpointStatus:
@@ -660,30 +691,27 @@ class SqlKnown:
         self._endpoint_id = endpoint_id
 
     def folder(self, folder_id: str) -> Folder | None:
-        with self._store._reading() as conn:
-            return tree.load(conn, self._endpoint_id, [folder_id]).get(folder_id)
+        return self._store._read(
+            lambda conn: tree.load(conn, self._endpoint_id, [folder_id]).get(folder_id)
+        )
 
     def folders(self) -> Iterator[Folder]:
-        after = ""
-        while True:
-            with self._store._reading() as conn:
-                rows = conn.execute(
-                    select(sync_folders)
-                    .where(
-                        sync_folders.c.endpoint_id == self._endpoint_id,
-                        sync_folders.c.folder_id > after,
-                    )
-                    .order_by(sync_folders.c.folder_id)
-                    .limit(PAGE)
-                ).all()
-            yield from map(_folder, rows)
-            if len(rows) < PAGE:
-                return
-            after = rows[-1].folder_id
+        def page(after: str, conn: Connection) -> Sequence[SqlRow[Any]]:
+            return conn.execute(
+                select(sync_folders)
+                .where(
+                    sync_folders.c.endpoint_id == self._endpoint_id,
+                    sync_folders.c.folder_id > after,
+                )
+                .order_by(sync_folders.c.folder_id)
+                .limit(PAGE)
+            ).all()
+
+        return map(_folder, self._store._pages(page, "folder_id"))
 
     def subfolders(self, parent_id: str) -> Sequence[Folder]:
-        with self._store._reading() as conn:
-            rows = conn.execute(
+        rows = self._store._read(
+            lambda conn: conn.execute(
                 select(sync_folders)
                 .where(
                     sync_folders.c.endpoint_id == self._endpoint_id,
@@ -691,33 +719,33 @@ class SqlKnown:
                 )
                 .order_by(sync_folders.c.folder_id)
             ).all()
+        )
         return [_folder(row) for row in rows]
 
     def files(self, external_ids: Collection[str]) -> Mapping[str, KnownFile]:
-        with self._store._reading() as conn:
-            rows = conn.execute(
-                _known_files(self._endpoint_id).where(
-                    tree.among(conn, files.c.external_id, external_ids)
-                )
-            ).all()
+        rows = self._store._read(
+            lambda conn: tree.held(conn, self._endpoint_id, external_ids, _KNOWN).all()
+        )
         return {row.external_id: _known_file(row) for row in rows}
 
     def files_in(self, folder_id: str) -> Sequence[KnownFile]:
-        with self._store._reading() as conn:
-            rows = conn.execute(
+        rows = self._store._read(
+            lambda conn: conn.execute(
                 _known_files(self._endpoint_id)
                 .where(files.c.parent_id == folder_id, files.c.gone_at.is_(None))
                 .order_by(files.c.external_id)
             ).all()
+        )
         return [_known_file(row) for row in rows]
 
     def live_count(self) -> int:
-        with self._store._reading() as conn:
-            return conn.execute(
+        return self._store._read(
+            lambda conn: conn.execute(
                 select(func.count()).where(
                     files.c.endpoint_id == self._endpoint_id, files.c.gone_at.is_(None)
                 )
             ).scalar_one()
+        )
 
 
 def busy(run_id: str, acquired_at: datetime | None, expires_at: datetime | None) -> BusyError:
@@ -739,14 +767,7 @@ def _abandon(conn: Connection, error: BaseException) -> None:
 
 
 def _known_files(endpoint_id: str) -> Select[Any]:
-    return select(
-        files.c.external_id,
-        files.c.title,
-        files.c.parent_id,
-        files.c.version,
-        files.c.updated_at,
-        files.c.gone_reason,
-    ).where(files.c.endpoint_id == endpoint_id)
+    return select(*(files.c[name] for name in _KNOWN)).where(files.c.endpoint_id == endpoint_id)
 
 
 def _known_file(row: SqlRow[Any]) -> KnownFile:

@@ -6,18 +6,24 @@ All functions work inside a transaction of the caller and on one endpoint.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Connection,
+    CursorResult,
+    Select,
     Subquery,
     Text,
     any_,
+    bindparam,
     func,
     literal,
     select,
     text,
+    true,
     type_coerce,
 )
 
@@ -33,6 +39,34 @@ def among(
     if conn.dialect.name == "postgresql":
         return column == any_(literal(list(ids), ARRAY(Text)))
     return column.in_(select(func.json_each(dumps(list(ids))).table_valued("value").c.value))
+
+
+def held(
+    conn: Connection, endpoint_id: str, external_ids: Collection[str], names: tuple[str, ...]
+) -> CursorResult[Any]:
+    """The columns ``names`` of the rows of ``files`` with these ids."""
+    ids: Any = list(external_ids)
+    if conn.dialect.name != "postgresql":
+        ids = dumps(ids)
+    statement = _by_key(conn.dialect.name, names)
+    return conn.execute(statement, {"endpoint": endpoint_id, "ids": ids})
+
+
+@lru_cache
+def _by_key(dialect: str, names: tuple[str, ...]) -> Select[Any]:
+    """Each row is looked up by its key. Postgres gets no choice (``offset 0``): a table that grew a
+    moment ago has no statistics, and without them it reads the whole endpoint, once per batch of a
+    first sync."""
+    rows = select(*(files.c[name] for name in names)).where(
+        files.c.endpoint_id == bindparam("endpoint")
+    )
+    if dialect != "postgresql":
+        ids = func.json_each(bindparam("ids")).table_valued("value")
+        return rows.where(files.c.external_id.in_(select(ids.c.value)))
+    wanted = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("id", name="wanted")
+    wanted = wanted.render_derived()
+    found = rows.where(files.c.external_id == wanted.c.id).offset(0).lateral("found")
+    return select(found).join_from(wanted, found, true())
 
 
 def clean_folder(folder: Folder) -> Folder:
@@ -134,7 +168,7 @@ def misplaced(conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]) 
         select(
             files.c.external_id,
             path.label("path"),
-            func.row_number().over(order_by=files.c.external_id).label("n"),
+            func.row_number().over(order_by=files.c.external_id.concat("")).label("n"),
         )
         .join_from(place, files, files.c.parent_id == place.c.key)
         .where(

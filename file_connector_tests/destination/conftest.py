@@ -1,5 +1,6 @@
-"""Where a store under test lives: every test that asks for ``place`` or ``store`` runs on SQLite
-and on two versions of Postgres."""
+"""Where a store under test lives: every test that asks for ``place`` or ``store`` runs on SQLite,
+on two versions of Postgres, and through a transaction pooler where one is installed (the rules it
+asks for are proven everywhere, by listening: test_faults.py)."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.sqlite import SqliteStore
 from file_connector_tests.builders import at
+from file_connector_tests.pgbouncer import Pooler, find_pgbouncer, running_pooler
 from file_connector_tests.postgres import (
     PostgresServer,
     empty_postgres_url,
@@ -88,14 +90,26 @@ def postgres_16() -> Iterator[PostgresServer]:
     yield from running_postgres("16")
 
 
-@pytest.fixture(params=["sqlite", "postgres_18", "postgres_16"])
+@pytest.fixture(scope="session")
+def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
+    program = find_pgbouncer()
+    assert program is not None, "NOT RUN: there is no PgBouncer"
+    with running_pooler(program, postgres_server) as running:
+        yield running
+
+
+PLACES = ["sqlite", "postgres_18", "postgres_16", *(["pooler"] if find_pgbouncer() else [])]
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty, migrated database. On Postgres it is one per session, wiped before each test."""
     url = None
     if request.param != "sqlite":
-        fixture = "postgres_server" if request.param == "postgres_18" else "postgres_16"
+        fixture = "postgres_16" if request.param == "postgres_16" else "postgres_server"
         server: PostgresServer = request.getfixturevalue(fixture)
-        url = server.url(server.wiped())
+        way_in = request.getfixturevalue("pooler") if request.param == "pooler" else server
+        url = way_in.url(server.wiped())
     here = Place(url, tmp_path)
     yield here
     for store in here.opened:

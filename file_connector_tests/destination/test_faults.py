@@ -18,8 +18,9 @@ from sqlalchemy import event, make_url
 
 from file_connector.destination.base import Store
 from file_connector.destination.open import open_store
-from file_connector.destination.postgres import PostgresStore
+from file_connector.destination.postgres import PostgresStore, driver_url
 from file_connector.destination.sqlite import SqliteStore
+from file_connector.destination.tables import metadata
 from file_connector.errors import (
     BugError,
     BusyError,
@@ -31,7 +32,7 @@ from file_connector.models import Folder, Gone, GoneReason, Mode, Outcome
 from file_connector_tests.builders import NOON, a_file, an_identity
 from file_connector_tests.destination.helpers import Writer, folders
 from file_connector_tests.destination.proxy import CuttingProxy
-from file_connector_tests.postgres import PASSWORD, PostgresServer, same_server
+from file_connector_tests.postgres import PASSWORD, PostgresServer, free_port, same_server
 
 
 @contextmanager
@@ -48,18 +49,11 @@ def told(work: Callable[[], object]) -> FileConnectorError:
     text = "".join(traceback.format_exception(caught.value))
     assert PASSWORD not in text
     assert "hunter2" not in text
-    assert "://" not in str(caught.value).replace("postgresql://user:password@host", "")
+    assert "://" not in str(caught.value)
     return caught.value
 
 
 # -- getting in ------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(
@@ -101,7 +95,11 @@ def test_a_database_that_does_not_answer_is_given_up_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["hunter2", "mysql://a:hunter2@b/c", "https://x.supabase.co", "a:b@c:hunter2/"]
+    "url",
+    [
+        *("hunter2", "mysql://a:hunter2@b/c", "https://x.supabase.co", "a:b@c:hunter2/"),
+        *("postgresql://a:half@hunter2@b/c", "postgresql://a:hunter2@b:port/c"),
+    ],
 )
 def test_what_is_no_postgres_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_DB_URL") as caught:
@@ -118,12 +116,39 @@ def test_every_spelling_of_a_url_works(postgres_url: str, scheme: str) -> None:
     url = same_server(
         postgres_url,
         drivername=scheme,
-        query={"sslmode": "prefer", "pgbouncer": "true", "connection_limit": "1"},
+        query={
+            "sslmode": "prefer",
+            "pgbouncer": "true",
+            "connection_limit": "1",
+            "connect_timeout": "7",
+            "options": "-c search_path=public -c lock_timeout=1s",
+        },
     )
-    store = open_store(url, Path())
-    assert store.state("plans").version == 0
+    with closing(open_store(url, Path())) as store:
+        store.check()
     assert make_url(url).password == PASSWORD
-    store.close()
+
+
+def test_hosts_and_options_reach_the_driver() -> None:
+    url = driver_url(
+        "postgres://u:p%25@[2001:db8::1]:6543/db?sslmode=verify-full&options=-c%20a%3Db"
+    )
+    assert (url.drivername, url.host, url.port) == ("postgresql+psycopg2", "2001:db8::1", 6543)
+    assert url.password == "p%"
+    assert dict(url.query) == {"sslmode": "verify-full", "options": "-c a=b"}
+
+
+@pytest.mark.parametrize("where", ["before the @", "among the options"])
+def test_a_password_the_driver_repeats_is_not_shown(where: str) -> None:
+    """Whatever spelling of it ends up in somebody's message."""
+    password, spelled = "hun/ter2%4", "hun%2Fter2%254"
+    driver_url(
+        f"postgresql://u:{spelled}@h/d"
+        if where == "before the @"
+        else f"postgresql://h/d?user=u&password={spelled}"
+    )
+    for word in (password, spelled):
+        assert word not in str(ConfigurationError(f"could not connect with {word}"))
 
 
 def test_a_password_may_hold_any_character(
@@ -165,36 +190,53 @@ def test_a_missing_grant_is_named(clerk: str) -> None:
     assert "lacks a permission: permission denied for table" in str(error)
 
 
-def test_row_level_security_for_the_login_is_told(
-    postgres_server: PostgresServer, clerk: str
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("revoke all on sync_leases from clerk", "lacks permissions: select, insert, update"),
+        ("revoke insert on files from clerk", "lacks permissions: insert on files"),
+        ("revoke delete on sync_seen from clerk", "lacks permissions: delete on sync_seen"),
+        ("alter table sync_state enable row level security", "hides the rows of sync_state"),
+        (
+            "alter table file_connector_migrations enable row level security",
+            "row-level security hides the rows of file_connector_migrations",
+        ),
+        ("drop table sync_folders", "tables are missing: sync_folders. Run `file-connector mig"),
+        ("alter role clerk set default_transaction_read_only = on", "the database is read-only"),
+        ("delete from file_connector_migrations where name ~ 'rest'", "those of an older version"),
+        ("drop table file_connector_migrations", "the tables are missing. Run `file-connector mi"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+def test_a_check_tells_apart_what_would_keep_a_run_from_writing(
+    postgres_server: PostgresServer, clerk: str, harm: str, words: str
 ) -> None:
     database = make_url(clerk).database
-    postgres_server.execute("grant all on all tables in schema public to clerk", database)
+    able = "".join(
+        f"alter table {t.name} disable row level security;" for t in metadata.sorted_tables
+    )
+    postgres_server.execute(
+        f"{able} alter table file_connector_migrations disable row level security;"
+        "grant all on all tables in schema public to clerk",
+        database,
+    )
     with opened(clerk) as store:
-        error = told(lambda: store.state("plans"))
-    assert isinstance(error, ConfigurationError)
-    assert "row-level security hides the tables" in str(error)
+        store.check()
+    postgres_server.execute(harm, database)
+    with opened(clerk) as store:
+        error = told(store.check)
+    assert type(error) is ConfigurationError
+    assert words in str(error)
 
 
-def test_a_read_only_database_is_told(
-    postgres_server: PostgresServer, own_postgres_url: str
-) -> None:
-    database = make_url(own_postgres_url).database
-    postgres_server.execute(f"alter database {database} set default_transaction_read_only = on")
+def test_a_dropped_table_comes_back(postgres_server: PostgresServer, own_postgres_url: str) -> None:
     with opened(own_postgres_url) as store:
-        assert store.state("plans").version == 0
-        error = told(lambda: Writer(store))
-    assert isinstance(error, ConfigurationError)
-    assert "read-only" in str(error)
-
-
-def test_a_database_without_tables_is_told(empty_postgres_url: str) -> None:
-    with opened(empty_postgres_url) as store:
-        error = told(lambda: store.state("plans"))
-        assert isinstance(error, ConfigurationError)
-        assert "file-connector migrate" in str(error)
-        store.migrate()
-        assert store.state("plans").version == 0
+        Writer(store).commit(a_file("f1"))
+        postgres_server.execute("drop table sync_folders", make_url(own_postgres_url).database)
+        assert store.migrate(dry_run=True) == store.migrate() != []
+        assert store.migrate() == []
+        store.check()
+        assert store.known("plans").live_count() == 1
 
 
 # -- in the middle of a commit ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -184,6 +185,105 @@ def test_a_failing_migration_changes_nothing(
         migrations.migrate(conn, wanted=[*migrations.shipped(), bad])
     engine.dispose()
     assert shape(postgres_server, own_postgres_url) == before
+
+
+ONE_OF_EACH = {
+    "files": "('e', 'f', 'google_drive', 'p', 'u', 'Title', null, null, null, null, 1, 2, "
+    "'Title', null, null, null, now(), now(), 7, '{}')",
+    "sync_state": "('e', 1, '\"c\"', null, 3, null, null, null, null, false, null, 0, false, '[]')",
+    "sync_folders": "('e', 'd', null, 'D', '{}')",
+    "sync_seen": "('e', 3, 'f')",
+    "sync_runs": "('r', 'e', now(), null, 'sweep', null, 1, 0, 0, 0, 5, 0, '')",
+    "sync_leases": "('e', 'r', now(), now())",
+    "endpoints": "('e', 'E', 'google_drive', 'p', 'u', 'ok', now(), null, 0, null, '')",
+    "rate_limits": "('k', now())",
+    "tokens": "('t', 'sealed', now())",
+    "token_locks": "('t', 'h', now())",
+}
+
+
+def first_tables(server: PostgresServer, database: str) -> dict[str, str]:
+    """A database as the first version made it, with a row in every table; what they hold."""
+    server.execute(migrations.shipped()[0].sql, database)
+    for table, row in ONE_OF_EACH.items():
+        server.execute(f"insert into {table} values {row}", database)
+    server.execute("update change_counter set value = 7", database)
+    return {
+        table: f"select {', '.join(name for (name,) in columns)} from {table}"
+        for table in (*ONE_OF_EACH, "change_counter")
+        if (
+            columns := server.execute(
+                "select column_name from information_schema.columns "
+                f"where table_schema = 'public' and table_name = '{table}'",
+                database,
+            )
+        )
+    }
+
+
+def test_the_first_tables_shipped_keep_their_data(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore
+) -> None:
+    database = str(make_url(empty_postgres_url).database)
+    reads = first_tables(postgres_server, database)
+    held = {table: postgres_server.execute(sql, database) for table, sql in reads.items()}
+    assert all(len(rows) == 1 for rows in held.values())
+    with pytest.raises(ConfigurationError, match="those of an older version: they lack 2026"):
+        store.state("e")
+    later = [m.name for m in migrations.shipped()[1:]]
+    assert store.migrate(dry_run=True) == later
+    assert store.migrate() == later
+    assert {t: postgres_server.execute(sql, database) for t, sql in reads.items()} == held
+    assert store.state("e").cursor == "c"
+    store.check()
+
+
+def test_an_upgrade_gives_way_to_those_who_wait_behind_it(
+    postgres_server: PostgresServer,
+    empty_postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader that takes its time holds an upgrade up, and the upgrade holds up other readers: not
+    for long. It goes away, tries again, and in the end gets through."""
+    database = str(make_url(empty_postgres_url).database)
+    first_tables(postgres_server, database)
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.2)
+    with closing(postgres_server.connect(database)) as reader:
+        reader.autocommit = False
+        reader.cursor().execute("select * from files, sync_state")
+        gave_way: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            gave_way.append(seconds)
+            others = "select count(*) from files, sync_state"
+            assert postgres_server.execute(f"set lock_timeout = '2s'; {others}", database)
+            if len(gave_way) == 2:
+                reader.rollback()
+
+        with closing(PostgresStore(empty_postgres_url, sleep=sleep)) as store:
+            assert len(store.migrate()) == len(migrations.shipped()) - 1
+    assert len(gave_way) == 2
+
+
+HARSH = re.compile(
+    r"\bconcurrently\b|\bcreate extension\b|^\\|^(begin|commit|rollback|vacuum)\b"
+    r"|^set (?!local )",
+    re.IGNORECASE | re.MULTILINE,
+)
+LONG = re.compile(
+    r"alter table (public\.)?files\b(?=[^;]*\b(type|set not null|check|default|unique|primary)\b)"
+    r"(?![^;]*not valid)",
+    re.IGNORECASE,
+)
+
+
+def test_files_are_plain_sql_of_one_transaction_each() -> None:
+    """As `supabase db push` applies them; and none reads all of `files` under a lock."""
+    found = migrations.shipped()
+    assert HARSH.search("select 1;\n\\\\echo")
+    assert LONG.search("alter table public.files alter column title set not null")
+    assert [m.name for m in found if HARSH.search(m.sql)] == []
+    assert [m.name for m in found[1:] if LONG.search(m.sql)] == []
 
 
 def test_names_follow_supabases_convention() -> None:

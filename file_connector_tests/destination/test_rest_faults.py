@@ -23,7 +23,7 @@ from file_connector.errors import (
 )
 from file_connector.settings import Settings
 from file_connector_tests.destination.rest import KEY, never, told
-from file_connector_tests.destination.test_faults import free_port
+from file_connector_tests.postgres import free_port
 
 URL = "https://abcdef.supabase.co/rest/v1"
 
