@@ -3,7 +3,9 @@
 A stub server in a process of its own holds ``--files`` files in ``--folders`` folders, each page of
 contents after ``--latency-ms`` (about 6 KB a file, as in real answers). Both sides list as many
 folders at the same time. Prints: throughput ratio (ours / bare), calls beyond the listing pages,
-peak resident memory, and with ``--kill`` how many folders a killed first sync lists again.
+peak resident memory, with ``--kill`` how many folders a killed first sync lists again, and with
+``--scale N`` a first sync under Autodesk's limit of 300 listings a minute, in time that runs N
+times as fast: the stub refuses more, our budget has to keep us below.
 """
 
 from __future__ import annotations
@@ -18,17 +20,18 @@ import signal
 import tempfile
 import threading
 import time
+from collections import deque
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import requests
 
 from file_connector.connectors.autodesk.connector import WORKERS
 from file_connector.connectors.autodesk.spec import SPEC
-from file_connector.connectors.base import Credentials, Toolbox
+from file_connector.connectors.base import Credentials, RateLimiter, Toolbox, Unlimited
 from file_connector.destination.open import open_store
 from file_connector.models import Identity
 from file_connector.sync.run import SyncRun
@@ -37,6 +40,7 @@ IDENTITY = Identity("big", "autodesk_construction_cloud", "benchmark", "benchmar
 PROJECT = "b.00000000-0000-4000-8000-000000000000"
 STAMP = "2025-03-04T16:20:05.0000000Z"
 FANOUT = 50
+PER_MINUTE = 300
 PADDING = "x" * 4000
 """Links and relationships we do not read make up most of a real answer."""
 
@@ -91,6 +95,11 @@ class Stub(BaseHTTPRequestHandler):
     files = folders = 0
     latency = 0.0
     listed: Any = None
+    window: Any = None
+    """Seconds in which PER_MINUTE listings are allowed; 0: any number."""
+    refused: Any = None
+    recent: ClassVar[deque[float]] = deque()
+    lock = threading.Lock()
 
     def do_GET(self) -> None:
         parts = unquote(urlsplit(self.path).path).split("/")
@@ -98,11 +107,26 @@ class Stub(BaseHTTPRequestHandler):
             self.answer(json.dumps({"data": [{"type": "hubs", "id": "b.hub"}]}).encode())
         elif parts[-1] == "topFolders":
             self.answer(json.dumps({"data": [folder(0)]}).encode())
+        elif self.too_many():
+            self.answer(b"{}", 429)
         else:
             with self.listed.get_lock():
                 self.listed.value += 1
             time.sleep(self.latency)
             self.answer(self.contents(int(parts[-2][-22:])))
+
+    def too_many(self) -> bool:
+        if not self.window.value:
+            return False
+        now = time.monotonic()
+        with self.lock:
+            while self.recent and self.recent[0] <= now - self.window.value:
+                self.recent.popleft()
+            if len(self.recent) < PER_MINUTE:
+                self.recent.append(now)
+                return False
+        self.refused.value += 1
+        return True
 
     @classmethod
     @lru_cache(maxsize=4000)
@@ -120,8 +144,8 @@ class Stub(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.answer(json.dumps({"access_token": "bench", "expires_in": 36000}).encode())
 
-    def answer(self, data: bytes) -> None:
-        self.send_response(200)
+    def answer(self, data: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -137,8 +161,9 @@ class StubServer(ThreadingHTTPServer):
         """Clients are killed here on purpose."""
 
 
-def serve(args: argparse.Namespace, port: Any, listed: Any) -> None:
+def serve(args: argparse.Namespace, port: Any, listed: Any, window: Any, refused: Any) -> None:
     Stub.files, Stub.folders, Stub.listed = args.files, args.folders, listed
+    Stub.window, Stub.refused = window, refused
     Stub.latency = args.latency_ms / 1000
     for n in range(args.folders):
         Stub.contents(n)
@@ -172,14 +197,26 @@ def bare(port: int) -> float:
     return sum(files) / (time.monotonic() - began)
 
 
-def ours(port: int, home: Path) -> tuple[float, int, int]:
+class FasterTime:
+    """The deployment's own budget, in time that runs ``scale`` times as fast."""
+
+    def __init__(self, limiter: RateLimiter, scale: int) -> None:
+        self._limiter, self._scale = limiter, scale
+
+    def acquire(self, key: str, per_minute: int) -> None:
+        self._limiter.acquire(key, per_minute * self._scale)
+
+
+def ours(port: int, home: Path, scale: int = 0) -> tuple[float, int, int]:
     environ = {"APS_BASE_URL": f"http://127.0.0.1:{port}"}
     credentials = Credentials(
         "bench", "the benchmark", {"client_id": "b", "client_secret": "bench"}
     )
     store = open_store(None, home)
+    limiter = FasterTime(store.limiter(), scale) if scale else Unlimited()
+    toolbox = Toolbox(limiter=limiter, environ=environ)
     began = time.monotonic()
-    connector = SPEC.open(SPEC.details(project_id=PROJECT), credentials, Toolbox(environ=environ))
+    connector = SPEC.open(SPEC.details(project_id=PROJECT), credentials, toolbox)
     counts = SyncRun(IDENTITY, connector, store).drain().counts
     return counts.inserted / (time.monotonic() - began), counts.inserted, counts.api_calls
 
@@ -207,10 +244,12 @@ def main() -> None:
     parser.add_argument("--folders", type=int, default=1_500)
     parser.add_argument("--latency-ms", type=float, default=300.0)
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--scale", type=int, default=0)
     args = parser.parse_args()
     context = multiprocessing.get_context("fork")
-    port, listed = context.Value("i", 0), context.Value("i", 0)
-    server = context.Process(target=serve, args=(args, port, listed), daemon=True)
+    port, listed, refused = (context.Value("i", 0) for _ in range(3))
+    window = context.Value("d", 0.0)
+    server = context.Process(target=serve, args=(args, port, listed, window, refused), daemon=True)
     server.start()
     while not port.value:
         time.sleep(0.01)
@@ -230,6 +269,13 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as home:
                 again = killed(port.value, Path(home), listed, args.folders // 2) - args.folders
                 print(f"folders listed again after a kill  {again} of {args.folders}")
+        if args.scale:
+            window.value = 60 / args.scale
+            with tempfile.TemporaryDirectory() as home:
+                pace, rows, calls = ours(port.value, Path(home), args.scale)
+            minutes, least = rows / pace * args.scale / 60, args.folders / PER_MINUTE
+            print(f"within 300 listings a minute {minutes:.1f} min for {rows} rows", end="")
+            print(f" (least possible: {least:.1f}), {refused.value} listings refused")
     finally:
         server.kill()
 

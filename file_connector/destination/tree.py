@@ -38,7 +38,9 @@ def among(
     """``column`` is one of ``ids``, however many: they travel as one parameter."""
     if conn.dialect.name == "postgresql":
         return column == any_(literal(list(ids), ARRAY(Text)))
-    return column.in_(select(func.json_each(dumps(list(ids))).table_valued("value").c.value))
+    return column.in_(
+        select(func.json_each(dumps(list(ids))).table_valued("value", name="ids").c.value)
+    )
 
 
 def held(

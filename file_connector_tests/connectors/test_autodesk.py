@@ -602,6 +602,20 @@ def test_s29_a_deleted_folder_takes_its_live_children_along(site: Site, synced: 
     assert not synced.memory.gone
 
 
+def test_s29_a_file_moved_into_a_folder_that_was_deleted_before_we_saw_it(
+    site: Site, synced: Sync
+) -> None:
+    """The file itself is not hidden, and its folder's parent is in scope."""
+    aps = site.sandbox.aps
+    item = synced.memory.files_in(site.room)[0].external_id
+    bin_ = aps.add_folder("Bin", site.files)
+    aps.move(item, bin_)
+    aps.delete(bin_)
+    synced.tick()
+    assert rows(synced.memory) == site.truth()
+    assert synced.memory.gone == {item: GoneReason.DELETED}
+
+
 def test_s29_a_deleted_folder_among_top_folders_is_ignored(site: Site) -> None:
     aps = site.sandbox.aps
     ghost = aps.add_folder("Project Files", site.project)

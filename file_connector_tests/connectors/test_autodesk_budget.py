@@ -1,0 +1,146 @@
+"""Autodesk: many endpoints, many processes, one app: its call budget and its rotating token."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from file_connector.connectors.autodesk.api import CONTENTS
+from file_connector.connectors.autodesk.connector import WORKERS
+from file_connector.destination.sqlite import SqliteStore
+from file_connector_tests.builders import at
+from file_connector_tests.connectors.acc import Site, a_site
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with a_site() as site:
+        yield site
+
+
+class Simulation:
+    """Endpoints that list folders under the store's real budget, on a clock of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = at(12)
+        self.asleep = 0.0
+        self.store = SqliteStore(
+            folder / "supabase.db", clock=lambda: self.now, sleep=self._doze, lease_seconds=0.0
+        )
+        self.limiter = self.store.limiter()
+        self.calls: list[datetime] = []
+        self._todo: list[tuple[datetime, int, str, int]] = []
+
+    def _doze(self, seconds: float) -> None:
+        self.asleep = seconds
+
+    def lister(self, name: str, begins: datetime, listings: int) -> None:
+        heapq.heappush(self._todo, (begins, len(self._todo), name, listings))
+
+    def run(self, latency: float) -> dict[str, datetime]:
+        """When each of them had its last answer."""
+        done: dict[str, datetime] = {}
+        while self._todo:
+            self.now, n, name, listings = heapq.heappop(self._todo)
+            if not listings:
+                done[name] = self.now
+                continue
+            self.asleep = 0.0
+            self.limiter.acquire("aps:app:contents", CONTENTS.per_minute)
+            sent = self.now + timedelta(seconds=self.asleep)
+            self.calls.append(sent)
+            answered = sent + timedelta(seconds=latency)
+            heapq.heappush(self._todo, (answered, n, name, listings - 1))
+        self.store.close()
+        return done
+
+
+def test_s43_nobody_waits_behind_an_endpoint_with_200_000_files(tmp_path: Path) -> None:
+    """Twenty endpoints of one app; one begins with 1,500 folders, the others find 8 changed ones
+    each at their own minute of the interval."""
+    world = Simulation(tmp_path)
+    begins = world.now
+    for worker in range(WORKERS):
+        world.lister(f"big {worker}", begins, 1_500 // WORKERS)
+    wakes = {f"small {n}": begins + timedelta(seconds=15 * n) for n in range(19)}
+    for name, wake in wakes.items():
+        world.lister(name, wake, 8)
+    done = world.run(latency=0.3)
+
+    assert max(done[name] - wake for name, wake in wakes.items()) < timedelta(seconds=15)
+    needed = timedelta(minutes=len(world.calls) / CONTENTS.per_minute)
+    assert max(done.values()) - begins < 1.15 * needed, "and the budget is used"
+    calls = sorted(world.calls)
+    for first, later in zip(calls, calls[CONTENTS.per_minute :], strict=False):
+        assert later - first >= timedelta(minutes=1)
+
+
+TWENTY = """
+import os, sys
+from pathlib import Path
+from file_connector.connectors.autodesk import connector
+from file_connector.deployment import Deployment
+
+deployment = Deployment.from_environ(os.environ, Path.cwd())
+with deployment.open_store():
+    pass
+[endpoint] = deployment.catalog().endpoints
+gate, opened = os.pipe()
+for _ in range(20):
+    if os.fork() == 0:
+        os.close(opened)
+        os.read(gate, 1)
+        with deployment.open_store() as store:
+            deployment.open_connector(endpoint, store).check()
+        os._exit(0)
+os.close(opened)
+failed = sum(os.wait()[1] != 0 for _ in range(20))
+sys.exit(failed)
+"""
+
+
+def test_s34_twenty_processes_wake_together_and_refresh_once(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "endpoints.yaml").write_text(
+        json.dumps(
+            {
+                "endpoints": [
+                    {
+                        "name": "Tower",
+                        "endpoint_type": "autodesk_construction_cloud",
+                        "project_id": "tower-42",
+                        "user_id": "ana",
+                        "credentials": "ana",
+                        "endpoint_details": {"project_id": site.project, "hub_id": site.hub},
+                    }
+                ]
+            }
+        )
+    )
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "APS_BASE_URL": site.sandbox.aps_base_url,
+        "APS_CREDENTIALS__ANA": json.dumps(site.sandbox.aps_credentials("three_legged")),
+        "FILE_CONNECTOR_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", TWENTY],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert site.calls(kind="aps.topFolders") == 20
+    assert site.calls(kind="aps.token") == 1
