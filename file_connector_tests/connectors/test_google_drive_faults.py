@@ -372,7 +372,7 @@ def test_s44_deleted_key(desk: Desk) -> None:
     desk.sandbox.drive_api.dead_keys.add(ACCOUNT)
     error = failing_check(desk, **credentials)
     assert isinstance(error, ReconnectError)
-    assert "Create a new key" in error.remedy
+    assert "create a new key" in error.remedy
 
 
 def test_subject_not_delegated(desk: Desk) -> None:
@@ -414,15 +414,30 @@ def test_wrong_client_secret(desk: Desk) -> None:
     assert "client_secret" in error.remedy
 
 
-def test_clock_skew(desk: Desk) -> None:
-    message = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable"
+@pytest.mark.parametrize(
+    ("told", "kind", "remedy"),
+    [
+        (
+            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
+            ConfigurationError,
+            "clock",
+        ),
+        ("Invalid JWT Signature.", ReconnectError, "create a new key"),
+        ("Invalid grant: account not found", ReconnectError, "does not exist any more"),
+        ("Invalid JWT: something new", ReconnectError, "disabled or deleted"),
+    ],
+)
+def test_each_refusal_of_a_service_account_has_its_own_remedy(
+    desk: Desk, told: str, kind: type[FileConnectorError], remedy: str
+) -> None:
     desk.sandbox.faults.add(
-        faults.status(400, {"error": "invalid_grant", "error_description": message}),
+        faults.status(400, {"error": "invalid_grant", "error_description": told}),
         kind="drive.token",
     )
     error = failing_check(desk)
-    assert isinstance(error, ConfigurationError)
-    assert "clock" in error.remedy
+    assert isinstance(error, kind)
+    assert remedy in error.remedy
+    assert ".." not in str(error)
 
 
 def test_api_not_enabled(desk: Desk) -> None:
@@ -482,6 +497,15 @@ def test_s22_a_sick_token_endpoint(desk: Desk, fault: faults.Fault) -> None:
     desk.assert_true(sync)
     assert len(desk.naps.seconds) == 2, "we wait, google-auth does not"
     assert time.monotonic() - began < 3
+
+
+def test_s21_a_throttled_token_endpoint_is_given_the_time_it_asks_for(desk: Desk) -> None:
+    desk.sandbox.faults.add(
+        faults.status(429, {"error": "rate_limit"}, {"Retry-After": "9"}), kind="drive.token"
+    )
+    desk.sync().tick()
+    assert len(desk.naps.seconds) == 1
+    assert 9 <= desk.naps.seconds[0] < 10
 
 
 def test_an_expired_token_is_renewed_in_the_middle(desk: Desk, synced: Sync) -> None:

@@ -22,6 +22,7 @@ import google.oauth2.service_account
 import httplib2
 
 from file_connector.connectors.base import Credentials
+from file_connector.connectors.retry import parse_retry_after
 from file_connector.errors import (
     ConfigurationError,
     FileConnectorError,
@@ -194,8 +195,9 @@ class Account:
         """What a refusal of the token endpoint calls for."""
         answer = error.args[1] if len(error.args) > 1 else None
         answer = answer if isinstance(answer, Mapping) else {}
-        code, text = str(answer.get("error", "")), str(answer.get("error_description", ""))
-        seen = f"Google refused the credentials of {self.name}: {self._clean(error.args[0])}."
+        code, text = str(answer.get("error") or ""), str(answer.get("error_description") or "")
+        told = self._clean(": ".join(t for t in (code, text) if t) or error.args[0]).rstrip(". ")
+        seen = f"Google refused the credentials of {self.name}: {told}."
         if code in ("unauthorized_client", "access_denied", "admin_policy_enforced"):
             if self.subject:
                 client = self._data.get("client_id") or "of the service account"
@@ -224,11 +226,23 @@ class Account:
             return ConfigurationError(
                 seen, remedy=f"Correct `subject`: there is no user {self.subject}."
             )
+        if self.is_service and "account not found" in text:
+            return ReconnectError(
+                seen,
+                remedy=f"{self.email} does not exist any more: create a service account, share the "
+                f"folder with it, and put its key into {self._origin}.",
+            )
+        if self.is_service and "Signature" in text:
+            return ReconnectError(
+                seen,
+                remedy=f"The key in {self._origin} was deleted, or is not one of {self.email}: "
+                "create a new key in Google Cloud and put it there.",
+            )
         if self.is_service:
             return ReconnectError(
                 seen,
-                remedy=f"The key was deleted or disabled, or its account was. Create a new key for "
-                f"{self.email} in Google Cloud and put it into {self._origin}.",
+                remedy=f"The key or its account was disabled or deleted. Look at {self.email} in "
+                f"Google Cloud, and put a working key of it into {self._origin}.",
             )
         return ReconnectError(
             seen,
@@ -259,7 +273,9 @@ class _TokenRequest(google.auth.transport.Request):
             )
         except (OSError, http.client.HTTPException, httplib2.HttpLib2Error) as error:
             self._transport.close()
-            raise _no_token(f"{type(error).__name__} at {url}: {redact(error)}") from None
+            raise _no_token(
+                f"{url} cannot be reached: {type(error).__name__}: {redact(error)}"
+            ) from None
         try:
             answer: Json = json.loads(content)
         except (ValueError, RecursionError):
@@ -267,7 +283,8 @@ class _TokenRequest(google.auth.transport.Request):
         told = answer.get("error", "") if isinstance(answer, dict) else ""
         passing = not isinstance(told, str) or told in _PASSING
         if response.status >= 500 or response.status in (408, 429) or passing:
-            raise _no_token(f"{url} answered {response.status}")
+            asked = parse_retry_after(response.get("retry-after"), datetime.now(timezone.utc))
+            raise _no_token(f"{url} answered {response.status}", asked)
         if not isinstance(answer, dict):
             raise _no_token(f"{url} answered {response.status} with something that is not JSON")
         if response.status == 200 and not isinstance(answer.get("access_token"), str):
@@ -294,8 +311,13 @@ class _TokenResponse(google.auth.transport.Response):
         return self._data
 
 
-def _no_token(why: str) -> TransientError:
-    return TransientError(f"no access token: {why}.", remedy="The next run tries again.")
+def _no_token(why: str, retry_after: float | None = None) -> TransientError:
+    return TransientError(
+        f"no access token: {why}.",
+        remedy="The next run tries again. If it stays, look at the network, at proxies, and at "
+        "token_uri in the credentials.",
+        retry_after=retry_after,
+    )
 
 
 def _kind_remedy(data: Mapping[str, Json]) -> str:
