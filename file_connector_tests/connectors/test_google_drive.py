@@ -915,6 +915,50 @@ def test_out_of_sight_and_back_within_one_tick(desk: Desk, synced: Sync) -> None
     assert desk.calls(since=mark) == 1, "compared once"
 
 
+@pytest.mark.parametrize("noticed", [False, True], ids=["within a tick", "over a failing run"])
+@pytest.mark.parametrize("recursive", [True, False])
+def test_s04_the_root_was_out_of_sight_and_is_back(
+    desk: Desk, noticed: bool, recursive: bool
+) -> None:
+    lost = desk.drive.add_file("lost.pdf", desk.root)
+    stays = desk.drive.add_file("stays.pdf", desk.root)
+    below = desk.drive.add_folder("A", desk.root)
+    sync = desk.sync(folder_id=desk.root, recursive=recursive)
+    sync.tick()
+    desk.drive.unshare(desk.root, ACCOUNT)
+    if noticed:
+        with pytest.raises(ConfigurationError):
+            sync.tick()
+    desk.drive.edit(stays, modified=OLD)
+    desk.drive.trash(lost)
+    desk.drive.add_file("new.pdf", desk.root, modified=OLD)
+    desk.drive.add_file("deep.pdf", desk.drive.add_folder("B", below), modified=OLD)
+    if noticed:
+        with pytest.raises(ConfigurationError):
+            sync.tick()
+    desk.drive.share(desk.root, ACCOUNT)
+    assert desk.probe(sync).changed
+    sync.tick()
+    desk.assert_true(sync, recursive=recursive)
+    assert sync.memory.gone == {lost: GoneReason.TRASHED}
+    mark = desk.mark()
+    assert not desk.probe(sync).changed
+    sync.tick()
+    assert desk.calls(since=mark) == 2, "compared once"
+
+
+def test_s20_a_root_that_stays_away_is_asked_for_once_per_run(desk: Desk, synced: Sync) -> None:
+    rows = set(synced.memory.live)
+    desk.drive.unshare(desk.root, ACCOUNT)
+    for _ in range(3):
+        assert desk.probe(synced).changed
+        mark = desk.mark()
+        with pytest.raises(ConfigurationError, match="Share it with"):
+            synced.tick()
+        assert desk.calls(since=mark) <= 2
+    assert synced.memory.live == rows
+
+
 def test_a_vanished_folder_costs_one_look_up(desk: Desk, synced: Sync) -> None:
     files = desk.drive.add_files(50, desk.a)
     synced.tick()

@@ -21,6 +21,7 @@ from file_connector.connectors.google_drive.mapping import (
     Filter,
     is_folder,
     is_trashed,
+    number_of,
     parents_of,
     record_of,
 )
@@ -249,7 +250,9 @@ class GoogleDriveConnector:
             root, token, note = self._locate(self._client, item)
             progress = root.cursor(token)
             held = known.folder(root.id)
-            state = held.state if held and held.parent_id is None else {}
+            state = dict(held.state) if held and held.parent_id is None else {}
+            state.pop("renew", None)  # the pass does it
+            state["v"] = number_of(item.get("version"))
             top = Folder(root.id, None, str(item.get("name") or ""), state)
             yield Batch(folders=[top], sweep=progress, notes=[note] if note else [])
         _, root = _read(progress)
@@ -444,7 +447,12 @@ class GoogleDriveConnector:
             if placed.root or (placed.losses and not root_is_there):
                 # a root that is gone takes everything with it: that is for a person to mend, and
                 # no reason to drop a single row
-                self._check_root(root)
+                try:
+                    self._check_root(root)
+                except ConfigurationError:
+                    # until it is back no log of ours tells what changes below it
+                    yield Batch(folders=tree.flagged("renew", True))
+                    raise
                 root_is_there = True
             token = page.next_token or page.new_start or ""
             batch = Batch(
@@ -454,13 +462,13 @@ class GoogleDriveConnector:
                 gone=placed.gone,
             )
             if placed.enter or placed.renew:
-                yield replace(batch, folders=[*batch.folders, *tree.opened(True)])
+                yield replace(batch, folders=[*batch.folders, *tree.flagged("open", True)])
                 yield from self._enter(tree, root, placed.enter)
                 yield from self._renew(tree, root, placed.renew, known)
                 batch = Batch()
             yield replace(
                 batch,
-                folders=[*batch.folders, *tree.opened(False)],
+                folders=[*batch.folders, *tree.flagged("open", False)],
                 cursor=root.cursor(token),
             )
             if page.new_start is not None:
@@ -506,6 +514,8 @@ class GoogleDriveConnector:
         self, tree: Tree, root: Root, folder_ids: Sequence[str], known: Known
     ) -> Iterator[Batch]:
         """Compare what is below these folders with what we hold."""
+        if root.id in folder_ids:
+            self._check_root(root)
         notes = []
         left = RENEWED_FOLDERS
         for folder_id in folder_ids:
@@ -540,7 +550,7 @@ class GoogleDriveConnector:
             mark={"pass": tree.current_pass},
             waiting={"walk": 1},
             waits=lambda _: True,
-            recursive=True,
+            recursive=self._details.recursive,
             compare=True,
         )
         survey.start([top_id])
@@ -549,7 +559,7 @@ class GoogleDriveConnector:
                 for file in known.files_in(folder_id):
                     if file.external_id not in met:
                         self._resolve_file(file, placement, root, pile)
-                for child_id in tree.children(folder_id):
+                for child_id in tree.children(folder_id) if self._details.recursive else ():
                     if child_id not in met:
                         reason, item = self._look_at(child_id)
                         if item is not None and not self._belongs(item, placement):

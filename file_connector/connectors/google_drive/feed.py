@@ -8,7 +8,7 @@ the tree, or from a walk of what entered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from file_connector.connectors.base import Known
 from file_connector.connectors.google_drive.client import DriveClient, Item
@@ -20,7 +20,7 @@ from file_connector.connectors.google_drive.mapping import (
     parents_of,
     record_of,
 )
-from file_connector.connectors.google_drive.tree import NOWHERE, Tree
+from file_connector.connectors.google_drive.tree import NOWHERE, Tree, with_state
 from file_connector.connectors.google_drive.walk import Root
 from file_connector.errors import ForbiddenError, NotFoundError
 from file_connector.models import (
@@ -47,7 +47,7 @@ class Placed:
 
     Attributes:
         enter: folders that came in and have to be walked.
-        renew: folders that may have been out of our sight for a while.
+        renew: folders that may have been out of our sight for a while, the root among them.
         root: the root may be gone.
     """
 
@@ -113,7 +113,10 @@ class Placement:
             item = None if entry.get("removed") else entry["file"]
             moved_off = item is None and isinstance(entry.get("file"), Mapping)
             if item_id == self._root.id:
-                placed.root = placed.root or item is None or is_trashed(item)
+                if item is None or is_trashed(item):
+                    placed.root = True
+                else:
+                    self._note_root(item, placed)
             elif is_folder(item) if item is not None else item_id in self._tree:
                 self._note_folder(item_id, item, moved_off)
             else:
@@ -168,6 +171,21 @@ class Placement:
             self._left[folder_id] = GoneReason.TRASHED
         else:
             self._moved[folder_id] = self._position(item)
+
+    def _note_root(self, item: Item, placed: Placed) -> None:
+        """The root is there, and something about it changed."""
+        held = self._tree.get(self._root.id)
+        if held is None:
+            return
+        _, name, version = self._position(item)
+        if version is None:
+            return
+        now = replace(held, name=name, state={**held.state, "v": version})
+        if self._was_away(held, now):
+            now = with_state(now, {**now.state, "renew": 1})
+            placed.renew.append(now.folder_id)
+        if now != held:
+            placed.folders[now.folder_id] = self._tree.put(now)
 
     def _position(self, item: Item) -> tuple[str | None, str, int | None]:
         name, version = str(item.get("name") or ""), number_of(item.get("version"))
@@ -317,6 +335,8 @@ def first_concern(
     top = known.folder(root.id)
     if top is None or "open" in top.state:
         return "a run broke off"
+    if "renew" in top.state:
+        return "the root folder was out of sight"
     latest = last_entries(entries)
     held = known.files(list(latest))
 
@@ -334,6 +354,8 @@ def first_concern(
         if item_id == root.id:
             if left:
                 return "the root folder was removed"
+            if root.drive_id is None and top.state.get("v") != number_of(item.get("version")):
+                return "the root folder has changed"
             continue
         if item is None or left:
             if live or folder(item_id):

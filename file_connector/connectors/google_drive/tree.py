@@ -109,13 +109,13 @@ class Tree:
             if folder is not None:
                 yield folder
 
-    def opened(self, on: bool) -> list[Folder]:
-        """The root as it has to be stored for its ``open`` to be so; nothing if it is."""
+    def flagged(self, flag: str, on: bool) -> list[Folder]:
+        """The root as it has to be stored for its ``flag`` to be so; nothing if it is."""
         root = self.get(self.root_id)
-        if root is None or on == ("open" in root.state):
+        if root is None or on == (flag in root.state):
             return []
-        state = {key: value for key, value in root.state.items() if key != "open"}
-        return [self.put(replace(root, state={**state, "open": 1} if on else state))]
+        state = {key: value for key, value in root.state.items() if key != flag}
+        return [self.put(replace(root, state={**state, flag: 1} if on else state))]
 
     @property
     def current_pass(self) -> Json:
