@@ -74,7 +74,8 @@ class Connector(Protocol):
         ...
 
     def probe(self, cursor: Json, known: Known) -> Probe:
-        """One request: did anything change since ``cursor``? Never a false "no"."""
+        """Did anything change since ``cursor``? Never a false "no". One request while nothing
+        changes; a few more only where they save a run."""
         ...
 
     def changes(self, cursor: Json, known: Known) -> Iterator[Batch]:

@@ -448,6 +448,8 @@ class DriveApi:
             raise invalid("pageToken")
         log = self.world.log(log_name)
         page_size = _page_size(request, default=100)
+        if self.world.changes_cap:
+            page_size = min(page_size, self.world.changes_cap)
         change_mask = masks.inside(mask, "changes") if mask else {}
         changes: list[dict[str, Any]] = []
         at, last, more = seq, max(seq, log.last), False

@@ -190,6 +190,7 @@ class DriveWorld(World):
             page is an offset into the list as it is now: items repeat and go missing).
         order: of listings without orderBy: ``newest`` or ``arbitrary``.
         page_cap: upper limit of items per page of files.list, below what was asked (None: none).
+        changes_cap: the same for changes.list.
     """
 
     def __init__(self, clock: Clock | None = None, seed: int = 7) -> None:
@@ -206,6 +207,7 @@ class DriveWorld(World):
         self.paging = "snapshot"
         self.order = "newest"
         self.page_cap: int | None = None
+        self.changes_cap: int | None = None
         self._logs: dict[str, ChangeLog] = {}
         self._unlogged = 0
         self._held: dict[str, Item | None] | None = None

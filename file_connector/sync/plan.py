@@ -1,6 +1,6 @@
 """What one tick of an endpoint's schedule should do: launch a run, or skip and say why.
 
-The cheapest reasons come first; the provider is asked (one request) only when nothing else decides.
+The cheapest reasons come first; the provider is asked only when nothing else decides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Decision:
 
 
 def decide(identity: Identity, connector: Connector, store: Store, now: datetime) -> Decision:
-    """What a tick at ``now`` should do. At most one provider request, none in most cases.
+    """What a tick at ``now`` should do. At most one question to the provider, none in most cases.
 
     Writes only the state (a later cursor the probe learnt) and, when an episode of failure goes on,
     the endpoint's status. Raises what the store raises.

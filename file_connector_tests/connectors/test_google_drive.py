@@ -730,6 +730,30 @@ def test_s37_other_tenants_of_the_account_cost_one_call(desk: Desk, synced: Sync
     assert desk.probe(synced).why == "no change"
 
 
+def test_s37_a_busy_neighbour_costs_no_run(desk: Desk, synced: Sync) -> None:
+    theirs = desk.drive.add_folder("Their folder", shared_with=[ACCOUNT])
+    desk.drive.changes_cap = 100
+    desk.drive.add_files(250, theirs)
+    mark = desk.mark()
+    probe = desk.probe(synced)
+    assert not probe.changed, probe.why
+    assert desk.calls(since=mark) == 3
+    desk.drive.add_file("ours.pdf", desk.root)
+    assert desk.probe(synced).why == "a file is new", "the last of all"
+    synced.cursor = probe.cursor
+    assert desk.probe(synced).changed
+    desk.drive.changes_cap = 1
+    desk.drive.add_files(30, theirs)
+    mark = desk.mark()
+    desk.drive.delete(desk.drive.add_file("theirs.pdf", theirs))
+    synced.tick()
+    desk.assert_true(synced)
+    desk.drive.add_files(30, theirs)
+    mark = desk.mark()
+    assert desk.probe(synced).changed, "too many to read them all"
+    assert desk.calls(since=mark) == 10
+
+
 def test_s37_files_of_others_in_folders_we_do_not_know_cost_no_look_up(
     desk: Desk, synced: Sync
 ) -> None:

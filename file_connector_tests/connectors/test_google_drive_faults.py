@@ -418,7 +418,7 @@ def test_wrong_client_secret(desk: Desk) -> None:
     ("told", "kind", "remedy"),
     [
         (
-            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
+            "Invalid JWT: Token must be a short-lived token (60 minutes) and in time",
             ConfigurationError,
             "clock",
         ),
