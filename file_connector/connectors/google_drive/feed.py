@@ -352,7 +352,7 @@ def first_concern(
         live = file is not None and file.live
         left = item is None or is_trashed(item)
         if item_id == root.id:
-            if left:
+            if item is None or left:
                 return "the root folder was removed"
             if root.drive_id is None and top.state.get("v") != number_of(item.get("version")):
                 return "the root folder has changed"
