@@ -59,8 +59,8 @@ FRESHNESS_SECONDS = 300.0
 
 CHUNK = 500
 SAMPLE = 50
-"""So many files of an accepted mass disappearance are looked at one by one; if none of them is
-there, the others share their commonest reason."""
+"""So many files of an accepted mass disappearance are looked at one by one. If none of them is
+there, or each, the others share their reason; otherwise all are looked at."""
 
 
 @dataclass
@@ -336,7 +336,7 @@ class SyncRun:
             for chunk in self._unseen(state.pass_no):
                 seeable = [f for f in chunk if f.parent_id is None or f.parent_id not in blind]
                 if mass and common is None:
-                    common = self._commonest_reason(seeable[:SAMPLE], confirmed=state.confirmed)
+                    common = self._commonest_reason(seeable[:SAMPLE])
                     mass = common is not None
                 if state.rescoped:
                     batches: Iterator[Batch] = iter([_all_gone(seeable, GoneReason.OUT_OF_SCOPE)])
@@ -363,18 +363,16 @@ class SyncRun:
         self._tally.swept = True
         self._tally.blind = [Blind(b["folder_id"], b["name"], b["why"]) for b in state.blind]
 
-    def _commonest_reason(
-        self, sample: Sequence[KnownFile], *, confirmed: bool
-    ) -> GoneReason | None:
-        """Why the files of a sample are gone; None if any of them is still there. If all of them
-        are, and no listing shows them, a person's word that they are lost to us decides."""
+    def _commonest_reason(self, sample: Sequence[KnownFile]) -> GoneReason | None:
+        """Why the files of a sample are gone; None if some are there and some are not. If single
+        looks still find all that no listing shows any more, the accepted listings decide."""
         reasons: Counter[GoneReason] = Counter({GoneReason.DELETED: 0})
         alive = 0
         for batch in self._connector.resolve(sample, self._known):
             alive += len(batch.records)
             reasons.update(gone.reason for gone in batch.gone)
             reasons.update(gone.reason for gone in batch.folders_gone)
-        if confirmed and alive == len(sample):
+        if alive == len(sample):
             return GoneReason.ACCESS_LOST
         return None if alive else reasons.most_common(1)[0][0]
 

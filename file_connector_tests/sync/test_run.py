@@ -248,14 +248,30 @@ class TestSweep:
         assert row is not None
         assert row["gone_reason"] == "out_of_scope", "the sample's reason"
 
-    def test_s23_an_accepted_mass_that_is_still_there_stays(self, store: Store) -> None:
+    def test_s23_of_an_accepted_mass_stays_what_is_still_there(self, store: Store) -> None:
+        files = many(60)
+        source = synced(store, *files)
+        source.sweep_script = listing()
+        source.truth = {f.external_id: GoneReason.DELETED for f in files[::2]}
+        source.truth.update({f.external_id: f for f in files[1::2]})
+        for _ in range(3):
+            run(source, store, Mode.SWEEP)
+        assert store.known(ME.endpoint_id).live_count() == 30
+
+    def test_s23_listings_that_agree_count_even_if_single_looks_find_every_file(
+        self, store: Store
+    ) -> None:
+        """Otherwise an account whose listings stay empty could never be set right."""
         files = many(60)
         source = synced(store, *files)
         source.sweep_script = listing()
         source.truth = {f.external_id: f for f in files}
-        for _ in range(3):
+        for held in (60, 60, 0):
             run(source, store, Mode.SWEEP)
-        assert store.known(ME.endpoint_id).live_count() == 60
+            assert store.known(ME.endpoint_id).live_count() == held
+        row = store.row(ME.endpoint_id, "f0059")
+        assert row is not None
+        assert row["gone_reason"] == "access_lost"
 
     def test_s40_what_a_new_account_cannot_find_is_not_called_deleted(self, store: Store) -> None:
         source = synced(store, a_file("a"), a_file("b"))
