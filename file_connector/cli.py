@@ -34,6 +34,7 @@ from file_connector.deployment import (
     schedule_text,
 )
 from file_connector.destination.base import EndpointStatus, Store
+from file_connector.destination.rows import clean_link
 from file_connector.endpoints.loader import Catalog, Quarantined
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import (
@@ -273,7 +274,7 @@ def preview(deployment: Deployment, endpoint_id: str, count: int, as_json: bool)
             "external_id": f.external_id,
             "updated_at": iso(f.updated_at),
             "created_at": iso(f.created_at),
-            "link": f.link,
+            "link": clean_link(f.link),
             "mime_type": f.mime_type,
             "size_bytes": f.size_bytes,
             "project_id": endpoint.project_id,

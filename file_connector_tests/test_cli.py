@@ -265,6 +265,16 @@ def test_preview_writes_nothing(desk: Desk) -> None:
         assert store.known("plans").live_count() == 0
 
 
+def test_s49_preview_shows_only_links_that_would_be_stored(desk: Desk) -> None:
+    odd = a_file("f1", link="javascript:alert(1)")
+    desk.source("plans").sweep_script = listing(odd, a_file("f2"))
+    assert [f["link"] for f in desk.answer("preview", "plans")] == [
+        None,
+        "https://files.example/f2",
+    ]
+    assert "javascript" not in desk.run("preview", "plans").stdout
+
+
 def test_preview_shows_each_file_once_and_warns_of_what_it_cannot_see(desk: Desk) -> None:
     twin = a_file("f1")
     desk.source("plans").sweep_script = [

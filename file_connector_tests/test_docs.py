@@ -67,6 +67,33 @@ def test_every_command_is_described() -> None:
     assert {name for name in cli.commands if f"file-connector {name}" not in docs} == set()
 
 
+def test_every_option_is_described() -> None:
+    page = text("docs/cli.md")
+    assert isinstance(cli, click.Group)
+    options = {
+        (name, param.opts[0])
+        for name, command in cli.commands.items()
+        for param in command.params
+        if isinstance(param, click.Option)
+    }
+    rows = {name: page.split(f"`file-connector {name}")[1].split("\n")[0] for name in cli.commands}
+    missing = {(c, o) for c, o in options if o not in rows[c] and o != "--json"}
+    assert missing == set()
+    assert "`--json`" in page
+
+
+SHELL = re.compile(r"^(?:docker compose run --rm code )?(file-connector .*?)(?: #.*)?$")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_commands_in_the_documents_exist(page: Path) -> None:
+    assert isinstance(cli, click.Group)
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    for words in (m[1].split() for m in map(SHELL.match, lines) if m):
+        cli.commands[words[1]].make_context(words[1], words[2:])
+
+
 def test_every_promise_is_there() -> None:
     numbers = re.findall(r"\*\*S(\d\d)\*\*", text("docs/promises.md"))
     assert numbers == [f"{n:02d}" for n in range(1, 53)]

@@ -107,7 +107,7 @@ class Vault(ABC):
             self._fernet = Fernet(key)
         except ValueError:
             raise ConfigurationError(
-                "the encryption key is not a Fernet key",
+                "FILE_CONNECTOR_ENCRYPTION_KEY is not a Fernet key",
                 remedy="Make one with `python -c 'from cryptography.fernet import Fernet; "
                 "print(Fernet.generate_key().decode())'`.",
             ) from None
