@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,8 +36,9 @@ from file_connector.deployment import (
 )
 from file_connector.destination.base import EndpointStatus, Store
 from file_connector.destination.rows import clean_link
+from file_connector.endpoints.credentials import parse_credential
 from file_connector.endpoints.loader import Catalog, Quarantined
-from file_connector.endpoints.schema import Endpoint
+from file_connector.endpoints.schema import SECRET_NAME, Endpoint
 from file_connector.errors import (
     BusyError,
     ConfigurationError,
@@ -582,6 +584,51 @@ def migrate(deployment: Deployment, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{'would apply' if dry_run else 'applied'} {name}")
     if not names:
         click.echo("The tables are up to date.")
+
+
+@main.command()
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--remove", is_flag=True, help="Forget the secret.")
+@_json
+@click.pass_obj
+def secret(deployment: Deployment, name: str | None, remove: bool, as_json: bool) -> None:
+    """Save the credential JSON on stdin, encrypted, as NAME; without NAME, list what is saved.
+
+    An endpoint uses it with `credentials: vault:NAME`. For plain Postgres (SUPABASE_DB_URL);
+    Supabase's Vault keeps its secrets itself.
+    """
+    from file_connector.destination.secrets import secret_store
+
+    if name is not None and re.fullmatch(SECRET_NAME, name) is None:
+        raise click.UsageError("NAME may hold only letters, digits and - _ . after the first one.")
+    with deployment.open_store() as store:
+        secrets = secret_store(store, deployment.settings.encryption_key)
+        if name is None:
+            rows = [{"name": n, "saved_at": at} for n, at in secrets.names().items()]
+            if as_json:
+                _answer(rows)
+            else:
+                _table(["name", "saved_at"], [[r["name"], r["saved_at"]] for r in rows])
+            return
+        if remove:
+            if not secrets.remove(name):
+                _fail(f"there is no secret '{name}'.")
+        else:
+            secrets.put(name, _from_stdin())
+    done = "removed" if remove else "saved"
+    if as_json:
+        _answer({"name": name, "message": done})
+    else:
+        click.echo(f"{name}: {done}.")
+
+
+def _from_stdin() -> str:
+    """The JSON of a credential; raises ConfigurationError, without showing it, if it is none."""
+    if sys.stdin.isatty():
+        click.echo("Paste the JSON of the credential, then press Ctrl-D.", err=True)
+    text = sys.stdin.read()
+    parse_credential(text, "what came on stdin")
+    return text
 
 
 def _define(deployment: Deployment, store: Store) -> None:

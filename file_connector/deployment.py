@@ -92,14 +92,15 @@ class Deployment:
         timeout_seconds: float = 30.0,
         retry_budget_seconds: float = 200.0,
     ) -> Connector:
-        """A connector for one endpoint; close it after use. No network, except to the sandbox.
+        """A connector for one endpoint; close it after use. No network, except to the sandbox and
+        to the store, for secrets kept there.
 
         Raises:
             ConfigurationError: its credentials are missing or unusable; names variable and shape.
         """
         try:
             spec = self.spec(endpoint)
-            credentials = resolve_credentials(spec, endpoint.credentials, self.environ)
+            credentials = self._credentials(spec, endpoint, store)
             environ: Mapping[str, str] = self.environ
             if credentials.name == SANDBOX:
                 credentials, environ = self._enter_sandbox(spec)
@@ -120,13 +121,21 @@ class Deployment:
         What cannot be foretold, because something else is wrong, is for others to tell."""
         spec = self.spec(endpoint)
         try:
-            credentials = resolve_credentials(spec, endpoint.credentials, self.environ)
+            credentials = self._credentials(spec, endpoint, store)
             if credentials.name == SANDBOX:
                 return None
             vault = store.vault(self.settings.encryption_key)
             return spec.forecast(endpoint.details, credentials, Toolbox(vault=vault))
         except FileConnectorError:
             return None
+
+    def _credentials(self, spec: ConnectorSpec, endpoint: Endpoint, store: Store) -> Credentials:
+        def secret(name: str) -> str | None:
+            from file_connector.destination.secrets import secret_store
+
+            return secret_store(store, self.settings.encryption_key).get(name)
+
+        return resolve_credentials(spec, endpoint.credentials, self.environ, secret)
 
     def _enter_sandbox(self, spec: ConnectorSpec) -> tuple[Credentials, Mapping[str, str]]:
         """Credentials and provider hosts of the sandbox, for connectors of this type only."""

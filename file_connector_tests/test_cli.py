@@ -82,7 +82,8 @@ COMMANDS = sorted(cli.main.commands)
 
 def test_the_commands_of_the_contract() -> None:
     assert COMMANDS == [
-        "check", "confirm", "explain", "list", "migrate", "preview", "reset", "sync", "validate",
+        "check", "confirm", "explain", "list", "migrate", "preview", "reset", "secret", "sync",
+        "validate",
     ]  # fmt: skip
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection, select, update
 
+from file_connector.destination.sealing import fernet
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import dumps, rate_limits, token_locks, tokens
 from file_connector.errors import (
@@ -103,14 +104,7 @@ class Vault(ABC):
     def __init__(self, key: str, sleep: Callable[[float], None]) -> None:
         self._sleep = sleep
         self._held: dict[tuple[str, int], tuple[str, datetime]] = {}
-        try:
-            self._fernet = Fernet(key)
-        except ValueError:
-            raise ConfigurationError(
-                "FILE_CONNECTOR_ENCRYPTION_KEY is not a Fernet key",
-                remedy="Make one with `python -c 'from cryptography.fernet import Fernet; "
-                "print(Fernet.generate_key().decode())'`.",
-            ) from None
+        self._fernet = fernet(key)
 
     @abstractmethod
     def _take(self, key: str, holder: str, seconds: float) -> datetime | None:

@@ -1,10 +1,11 @@
-"""From the name of a credential set to its content in the operator's environment; no network."""
+"""From the name of a credential set to its content: in the operator's environment, or as a secret
+that somebody else keeps. No network here."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,9 @@ from file_connector.models import Json
 SANDBOX = "sandbox"
 """Reserved name: the fake provider we ship."""
 
+VAULT = "vault:"
+"""What follows is the name of a secret kept in the destination's database."""
+
 _MAX_BYTES = 100_000
 
 
@@ -24,10 +28,14 @@ def credentials_variable(spec: ConnectorSpec, name: str) -> str:
 
 
 def resolve_credentials(
-    spec: ConnectorSpec, name: str | None, environ: Mapping[str, str]
+    spec: ConnectorSpec,
+    name: str | None,
+    environ: Mapping[str, str],
+    secret: Callable[[str], str | None] = lambda _: None,
 ) -> Credentials:
-    """The credential set of an endpoint: JSON text in its variable, or a path to a JSON file;
-    without a name the process-wide one. The sandbox's is empty until it is attached.
+    """The credential set of an endpoint: JSON text in its variable, or a path to a JSON file; for
+    ``vault:NAME`` the JSON text that ``secret`` gives for NAME; without a name the process-wide
+    one. The sandbox's is empty until it is attached.
 
     Raises:
         ConfigurationError: names the variable and the shape expected, never its content.
@@ -38,6 +46,8 @@ def resolve_credentials(
         data = spec.default_credentials(environ)
         remember_secrets(secret_values(data))
         return Credentials("default", f"the process-wide {spec.title} credentials", data)
+    if name.startswith(VAULT):
+        return _secret(name, secret(name.removeprefix(VAULT)))
     variable = credentials_variable(spec, name)
     text = environ.get(variable, "").strip()
     if not text:
@@ -45,7 +55,22 @@ def resolve_credentials(
     origin = f"environment variable {variable}"
     if not text.startswith("{"):
         text, origin = _read(text, variable)
-    return Credentials(name, origin, _parse(text, origin))
+    return Credentials(name, origin, parse_credential(text, origin))
+
+
+def _secret(name: str, text: str | None) -> Credentials:
+    own = name.removeprefix(VAULT)
+    if text is None:
+        shown = "a name that looks like a secret" if _SECRETIVE.search(own) else f"'{own}'"
+        raise ConfigurationError(
+            f"`credentials` names a secret, {shown}, which is not there.",
+            remedy="Put it into Supabase's Vault, or on plain Postgres save it with "
+            "`file-connector secret NAME`.",
+        )
+    if len(text) >= 16:  # shorter ones are words of plain sentences
+        remember_secrets([text])
+    origin = f"the secret '{own}'"
+    return Credentials(name, origin, parse_credential(text, origin))
 
 
 def _unset(spec: ConnectorSpec, name: str, variable: str) -> ConfigurationError:
@@ -92,7 +117,8 @@ def _read(text: str, variable: str) -> tuple[str, str]:
         ) from None
 
 
-def _parse(text: str, origin: str) -> Mapping[str, Json]:
+def parse_credential(text: str, origin: str) -> Mapping[str, Json]:
+    """The JSON object in ``text``. Raises ConfigurationError, without showing it, if it is none."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):

@@ -26,7 +26,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from file_connector.connectors.base import ConnectorSpec
 from file_connector.connectors.registry import Registry
 from file_connector.endpoints import document, wording
-from file_connector.endpoints.credentials import resolve_credentials
+from file_connector.endpoints.credentials import VAULT, resolve_credentials
 from file_connector.endpoints.cron import parse_cron
 from file_connector.endpoints.document import DocumentError, Value
 from file_connector.endpoints.schema import CronSchedule, Endpoint, Entry, ManualSchedule, slug
@@ -575,8 +575,8 @@ class _Loader:
             )
 
     def _check_credentials(self, draft: _Draft, endpoint: Endpoint, spec: ConnectorSpec) -> None:
-        if self._environ is None:
-            return
+        if self._environ is None or (endpoint.credentials or "").startswith(VAULT):
+            return  # a secret is looked for when a connector is opened
         key = (endpoint.endpoint_type, endpoint.credentials)
         if key not in self._credentials:
             self._credentials[key] = None

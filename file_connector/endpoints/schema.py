@@ -31,6 +31,9 @@ from file_connector.models import Identity, Json
 MAX_ID_LENGTH = 50
 """Leaves room for the suffixes of Dagster names and for tags, which end at 63 characters."""
 
+SECRET_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,126}"
+"""What may follow ``vault:``."""
+
 _ID = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*", re.ASCII)
 
 
@@ -134,7 +137,11 @@ class Entry(_Strict):
     user_id: _Tenant
     endpoint_details: dict[str, Any] = Field(default_factory=dict)
     credentials: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None
+        Annotated[
+            str,
+            StringConstraints(pattern=rf"^([A-Za-z0-9][A-Za-z0-9_-]{{0,63}}|vault:{SECRET_NAME})$"),
+        ]
+        | None
     ) = None
     schedule: Schedule = IntervalSchedule()
     start_date: Annotated[date, BeforeValidator(_day)] | None = None
@@ -147,7 +154,8 @@ class Endpoint(_Strict):
     Attributes:
         id: the identity; stable, unique, fit for Dagster names.
         endpoint_details: as written; ``details`` is the same, validated by the source type.
-        credentials: name of the credential set; None means the process-wide one.
+        credentials: name of the credential set, or ``vault:`` and that of a secret in the database;
+            None means the process-wide set.
         start_date: first daily partition (UTC); None leaves the choice to the factory.
         line: where the entry begins in the file, counted from 1; None for a row of the control
             plane's table.

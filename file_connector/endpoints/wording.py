@@ -56,7 +56,7 @@ def explain(
     """What is wrong with a value, what to do, what is allowed."""
     if path == ("credentials",):
         return (
-            "must be the name of a credential set (letters, digits, - and _)",
+            "must be the name of a credential set (letters, digits, - and _), or vault:NAME",
             "Write `credentials: acme`; the secret goes into GOOGLE_CREDENTIALS__ACME or the like.",
             "a name",
         )

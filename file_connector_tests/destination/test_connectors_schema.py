@@ -3,6 +3,7 @@ calls them, ours or the application's."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -17,8 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import file_connector
+from file_connector.connectors.registry import Registry
 from file_connector.destination.control import Job
 from file_connector.destination.postgres import PostgresStore
+from file_connector.endpoints.loader import load_instances
 from file_connector.endpoints.schema import Entry, slug
 from file_connector.models import Outcome
 from file_connector_tests.builders import NOON, a_file, an_identity
@@ -509,3 +514,28 @@ def test_views_show_runs_and_state(plans: Database) -> None:
     assert plans.ask("select instance_id, status, user_id from connectors.state") == [
         ("plans", "ok", "ana")
     ]
+
+
+# -- the page that describes it --------------------------------------------------------------------
+
+PAGE = (Path(file_connector.__file__).parent.parent / "docs" / "control-plane.md").read_text()
+
+
+def test_the_statements_of_the_page_do_what_it_says(database: Database) -> None:
+    insert, enqueue = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    database.ask(insert)
+    jobs = [database.ask(statement) for statement in enqueue.split(";\n") if statement]
+    assert len({job for [(job,)] in jobs}) == 3
+    catalog = load_instances(database.ask("select connectors.list_instances()")[0][0], Registry())
+    assert [e.id for e in catalog.endpoints] == ["acme_plans"]
+
+
+def test_every_function_for_the_application_is_described(database: Database) -> None:
+    described = set(re.findall(r"`?(\w+)\(([^)]*)\)", PAGE))
+    found = database.ask(
+        "select proname, coalesce(array_to_string(proargnames[1:pronargs], ', '), '') from pg_proc "
+        "where pronamespace = 'connectors'::regnamespace and proname ~ '_connector_job|^list|^def'"
+    )
+    wanted = {row for row in found if row[0] != "enqueue_connector_job"}
+    assert len(wanted) == 7
+    assert wanted - described == set()
