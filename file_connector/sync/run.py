@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -61,6 +61,9 @@ CHUNK = 500
 SAMPLE = 50
 """So many files of an accepted mass disappearance are looked at one by one. If none of them is
 there, or each, the others share their reason; otherwise all are looked at."""
+
+
+_SHOWN_ELSEWHERE = frozenset({GoneReason.OUT_OF_SCOPE, GoneReason.TRASHED})
 
 
 @dataclass
@@ -325,6 +328,8 @@ class SyncRun:
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
         held_back = 0
         common: GoneReason | None = None
+        if mass and not accepted and self._are_elsewhere(blind):
+            mass = False
         if mass and not accepted:
             held_back = state.held_back + 1
             self._tally.problems.append(
@@ -375,6 +380,16 @@ class SyncRun:
         if alive == len(sample):
             return GoneReason.ACCESS_LOST
         return None if alive else reasons.most_common(1)[0][0]
+
+    def _are_elsewhere(self, blind: Collection[str]) -> bool:
+        """Whether the provider itself shows where a sample of what is missing is now: moved out, or
+        in the trash. Then nothing is wrong with its listings."""
+        chunk = next(self._unseen(self._state.pass_no), ())
+        sample = [f for f in chunk if f.parent_id is None or f.parent_id not in blind][:SAMPLE]
+        shown: set[str] = set()
+        for batch in self._connector.resolve(sample, self._known):
+            shown.update(g.external_id for g in batch.gone if g.reason in _SHOWN_ELSEWHERE)
+        return bool(sample) and shown == {f.external_id for f in sample}
 
     def _labelled(self, batch: Batch) -> Batch:
         """What a newly connected account cannot find may be there for others."""
@@ -491,6 +506,12 @@ class SyncRun:
             named = "; ".join(f"'{b.name}' ({b.folder_id}): {b.why}" for b in tally.blind[:5])
             more = f" and {len(tally.blind) - 5} more" if len(tally.blind) > 5 else ""
             problems.append(f"could not see {named}{more}; nothing there was tombstoned")
+        if self._state.held_back and not problems and self._mode is not Mode.WINDOW:
+            problems.append(
+                "many files were missing from the last complete listing (pass "
+                f"{self._state.held_back} of {BREAKER_PASSES}); nothing was tombstoned, accept it "
+                f"with `file-connector confirm {self._identity.endpoint_id}`"
+            )
         if problems:
             return Outcome.PARTIAL, redact("; ".join([*problems, *tally.notes]))
         return Outcome.COMPLETE, redact("; ".join(tally.notes))

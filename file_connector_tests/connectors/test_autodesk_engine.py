@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from file_connector.destination.sqlite import SqliteStore
-from file_connector.models import Identity, Mode, Outcome, RunReport
+from file_connector.models import GoneReason, Identity, Mode, Outcome, RunReport
 from file_connector.sandbox import faults
 from file_connector.sync.run import BREAKER_PASSES, SyncRun
 from file_connector_tests.connectors.acc import Site, a_site
@@ -108,6 +108,34 @@ def test_s23_an_empty_world_is_believed_after_as_many_passes_as_agreed(
     aps.grant(site.plans)
     run(site, store, Mode.SWEEP)
     assert live(site, store) == set(site.truth())
+
+
+@pytest.mark.parametrize("way", ["folder", "files", "folder, silently", "files, silently"])
+def test_s03_most_of_a_project_may_move_out_at_once(
+    site: Site, store: SqliteStore, way: str
+) -> None:
+    """Autodesk shows where it went, so no listing is in doubt, and nothing is held back."""
+    aps = site.sandbox.aps
+    ids = aps.add_items(60, site.plans)
+    elsewhere = aps.top_folder(site.project, "Photos")
+    run(site, store)
+
+    def move_out() -> None:
+        for thing in [site.plans] if way.startswith("folder") else ids:
+            aps.move(thing, elsewhere)
+
+    if "silently" in way:
+        with aps.silent():
+            move_out()
+        report = run(site, store, Mode.SWEEP)
+    else:
+        move_out()
+        report = run(site, store)
+    assert report.outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+    known = store.known(ME.endpoint_id).files(ids)
+    assert {f.gone_reason for f in known.values()} == {GoneReason.OUT_OF_SCOPE}
+    assert run(site, store).counts.api_calls == 1
 
 
 def test_s23_an_empty_world_that_passes_by_changes_nothing(site: Site, store: SqliteStore) -> None:

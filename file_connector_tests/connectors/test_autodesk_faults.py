@@ -468,7 +468,7 @@ def test_s23_empty_world_tombstones_nothing_and_says_so(site: Site, synced: Sync
     told = synced.tick()
     assert not synced.memory.gone
     assert "missing from its listing at once" in told.blind[0].why
-    assert site.calls(since) == 2
+    assert site.calls(since) == 4, "the gate, one listing, a look at both missing folders"
     assert synced.connector.probe(synced.cursor, synced.memory).changed
     site.sandbox.faults.clear()
     synced.tick()

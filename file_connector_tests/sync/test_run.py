@@ -221,6 +221,26 @@ class TestSweep:
         report = run(source, store, Mode.SWEEP)
         assert (report.outcome, report.counts.tombstoned) == (Outcome.COMPLETE, 60)
 
+    def test_s23_the_endpoint_stays_flagged_until_it_is_judged(self, store: Store) -> None:
+        source = synced(store, *many(60))
+        source.sweep_script = listing()
+        run(source, store, Mode.SWEEP)
+        idle = run(source, store)
+        assert (idle.outcome, idle.swept) == (Outcome.PARTIAL, False)
+        assert "pass 1 of 3" in idle.reason
+        status = store.status(ME.endpoint_id)
+        assert status is not None
+        assert status.status == "failing"
+        assert status.retry_at is None, "fresh changes do not wait"
+
+    def test_s03_what_is_shown_elsewhere_is_believed_however_much(self, store: Store) -> None:
+        files = many(120)
+        source = synced(store, *files)
+        source.sweep_script = listing()
+        source.truth = {f.external_id: GoneReason.OUT_OF_SCOPE for f in files}
+        report = run(source, store, Mode.SWEEP)
+        assert (report.outcome, report.counts.tombstoned) == (Outcome.COMPLETE, 120)
+
     def test_s23_a_world_that_comes_back_closes_the_breaker(self, store: Store) -> None:
         files = many(60)
         source = synced(store, *files)

@@ -7,7 +7,7 @@ thing itself. Until then the rollups of that folder and of all above it are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from file_connector.connectors.autodesk.api import Api, Page
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
@@ -213,10 +213,14 @@ class Descent:
             node = node.above
 
     def _questions(self, roots: Sequence[str]) -> Iterator[Batch]:
-        """Answer all open questions; folders that turn up elsewhere are queued."""
-        vanished = len(self._files) + sum(self._held_below(i) for i in self._folders)
-        if vanished > max(VANISHED_FILES, VANISHED_SHARE * self._known.live_count()):
-            yield self._too_many(vanished)
+        """Answer all open questions; folders that turn up elsewhere are queued.
+
+        A folder that is shown elsewhere or deleted is believed, whatever it holds. What is merely
+        missing or refused is not, if it is too much.
+        """
+        limit = max(VANISHED_FILES, VANISHED_SHARE * self._known.live_count())
+        if len(self._files) > limit or len(self._folders) > limit:
+            yield self._too_many()
             return
         asked = frozenset(self._folders)
         places = Places(
@@ -227,20 +231,25 @@ class Descent:
             self._wanted,
             self._workers,
         )
-        if self._folders:
-            yield self._settle_folders(places)
+        found = dict(places.folders(list(self._folders)))
+        below = sum(self._held_below(i) for i in self._folders if i in places.refused)
+        if len(self._files) + below > limit:
+            yield self._too_many()
+            return
+        if found:
+            yield self._settle_folders(found)
         for chunk in chunks(list(self._files), CHUNK):
             yield self._settle_files(places, chunk)
 
-    def _settle_folders(self, places: Places) -> Batch:
+    def _settle_folders(self, found: Mapping[str, FolderEntry | GoneReason]) -> Batch:
         gone: list[FolderGone] = []
-        for folder_id, found in list(places.folders(list(self._folders))):
+        for folder_id, fate in found.items():
             node = self._folders.pop(folder_id)
-            if isinstance(found, GoneReason):
-                gone.append(FolderGone(folder_id, found))
+            if isinstance(fate, GoneReason):
+                gone.append(FolderGone(folder_id, fate))
                 self._release(node)
             else:
-                self._found_again(node, found)
+                self._found_again(node, fate)
         return Batch(folders=self._tree.take(), folders_gone=gone)
 
     def _found_again(self, node: Node | None, found: FolderEntry) -> None:
@@ -280,8 +289,9 @@ class Descent:
             folders_gone=[FolderGone(folder_id, GoneReason.DELETED) for folder_id in dead],
         )
 
-    def _too_many(self, vanished: int) -> Batch:
+    def _too_many(self) -> Batch:
         held = self._known.live_count()
+        vanished = len(self._files) + sum(self._held_below(i) for i in self._folders)
         nodes = {node.id: node for _, node in self._files.values()}
         nodes.update({node.id: node for node in self._folders.values() if node is not None})
         why = (

@@ -26,6 +26,10 @@ class Places:
         roots: the start folders.
         trusted: whether a known folder is surely still where we know it.
         wanted: whether a file passes the endpoint's filter.
+
+    Attributes:
+        refused: of what was asked about, the ids that are gone only because the provider refuses to
+            show them, or a folder above them: no evidence of where they are.
     """
 
     def __init__(
@@ -44,11 +48,13 @@ class Places:
         self._wanted = wanted
         self._workers = workers
         self._outcomes: dict[str, GoneReason | None] = {}
+        self.refused: set[str] = set()
 
     def folders(self, ids: Sequence[str]) -> Iterator[tuple[str, FolderEntry | GoneReason]]:
         """Each folder as it is, if it is below a start folder; else why it is gone."""
         for folder_id, found in self._each(self._api.folder, ids):
             if not isinstance(found, FolderEntry):
+                self.refused.add(folder_id)
                 yield folder_id, found
             elif found.hidden:
                 yield folder_id, GoneReason.DELETED
@@ -57,7 +63,7 @@ class Places:
             else:
                 held = self._known.folder(folder_id)
                 parent_id = found.parent_id or (held.parent_id if held else None)
-                reason = self.outcome(parent_id) if parent_id else GoneReason.OUT_OF_SCOPE
+                reason = self._outcome_for(folder_id, parent_id)
                 yield folder_id, reason or dataclasses.replace(found, parent_id=parent_id)
 
     def files(
@@ -68,6 +74,7 @@ class Places:
         for item_id, found in self._each(self._api.item, list(by_id)):
             file = by_id[item_id]
             if not isinstance(found, ItemEntry):
+                self.refused.add(item_id)
                 yield file, found
             elif found.hidden or found.record is None:
                 yield file, GoneReason.DELETED
@@ -75,8 +82,16 @@ class Places:
                 yield file, GoneReason.OUT_OF_SCOPE
             else:
                 parent_id = found.parent_id or file.parent_id
-                reason = self.outcome(parent_id) if parent_id else GoneReason.OUT_OF_SCOPE
-                yield file, reason or found.record
+                yield file, self._outcome_for(item_id, parent_id) or found.record
+
+    def _outcome_for(self, identifier: str, parent_id: str | None) -> GoneReason | None:
+        """The outcome of something in the folder ``parent_id``."""
+        if parent_id is None:
+            return GoneReason.OUT_OF_SCOPE
+        outcome = self.outcome(parent_id)
+        if parent_id in self.refused:
+            self.refused.add(identifier)
+        return outcome
 
     def outcome(self, folder_id: str) -> GoneReason | None:
         """None if the folder is, at any depth, below a start folder; else why it is not."""
@@ -87,6 +102,8 @@ class Places:
             path.append(at)
             if at in self._outcomes or at in self._roots:
                 outcome = self._outcomes.get(at)
+                if at in self.refused:
+                    self.refused.update(path)
                 break
             held = self._known.folder(at)
             if held is not None and self._trusted(held):
@@ -95,6 +112,7 @@ class Places:
             seen = _look(self._api.folder, at)
             if not isinstance(seen, FolderEntry):
                 outcome = seen
+                self.refused.update(path)
                 break
             if seen.hidden:
                 outcome = GoneReason.DELETED
