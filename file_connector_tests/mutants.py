@@ -22,6 +22,10 @@ RUN = "file_connector/sync/run.py"
 DRIVE = "file_connector/connectors/google_drive/"
 ACC = "file_connector/connectors/autodesk/"
 STORE = "file_connector/destination/"
+RIM = "file_connector/orchestration/"
+CONNECTORS = STORE + "supabase/migrations/20260119090000_connectors.sql"
+STORE_TESTS = "file_connector_tests/destination/"
+MAILBOX = STORE_TESTS + "test_connectors_schema.py"
 ENGINE_TESTS = "file_connector_tests/sync/test_run.py"
 
 
@@ -312,6 +316,125 @@ MUTANTS = [
         "        with self._vault.locked(self._key, patience):",
         "        with threading.Lock():",
         "file_connector_tests/connectors -k 'autodesk and s34'",
+    ),
+    Mutant(
+        "jobs: claimers wait for each other",
+        CONNECTORS,
+        "        limit max_jobs\n        for update skip locked",
+        "        limit max_jobs\n        for update",
+        f"{MAILBOX} -k 'do_not_wait and 18'",
+    ),
+    Mutant(
+        "jobs: two claimers get the same job",
+        CONNECTORS,
+        "        limit max_jobs\n        for update skip locked",
+        "        limit max_jobs",
+        f"{MAILBOX} -k 'do_not_wait or two_hundred'",
+    ),
+    Mutant(
+        "jobs: a stale claimer completes somebody else's claim",
+        CONNECTORS,
+        "        and j.claim_token = complete_connector_job.claim_token;\n    perform",
+        ";\n    perform",
+        f"{MAILBOX} -k 'stale and 18'",
+    ),
+    Mutant(
+        "jobs: a dead claimer keeps its job",
+        CONNECTORS,
+        "j.status in ('queued', 'claimed') and j.due_at <= moment",
+        "j.status in ('queued') and j.due_at <= moment",
+        f"{MAILBOX} -k 'stale and 18'",
+    ),
+    Mutant(
+        "jobs: a living lease is not respected",
+        CONNECTORS,
+        "        due_at = moment + make_interval(secs => greatest(lease_seconds, 1))\n    from",
+        "        due_at = moment\n    from",
+        f"{MAILBOX} -k 'living and 18'",
+    ),
+    Mutant(
+        "jobs: claimers that always die are fed for ever",
+        CONNECTORS,
+        "and j.due_at <= moment and j.attempts >= j.max_attempts",
+        "and j.due_at <= moment and false",
+        f"{MAILBOX} -k 'always_die and 18'",
+    ),
+    Mutant(
+        "jobs: the same request is another job",
+        CONNECTORS,
+        "create unique index if not exists jobs_waiting_key",
+        "create index if not exists jobs_waiting_key",
+        f"{MAILBOX} -k 'same_request and 18'",
+    ),
+    Mutant(
+        "jobs: a retry stands in the way of a new request",
+        CONNECTORS,
+        "    where status = 'queued' and attempts = 0;\ncreate index",
+        "    where status = 'queued';\ncreate index",
+        f"{MAILBOX} -k 'same_request and 18'",
+    ),
+    Mutant(
+        "jobs: a user asks for anybody's instance",
+        CONNECTORS,
+        "for insert to public\n    with check (\n",
+        "for insert to public\n    with check (true or\n",
+        STORE_TESTS + "test_row_level_security.py -k 'asks_for_own'",
+    ),
+    Mutant(
+        "jobs: a run that failed completes its job",
+        RIM + "jobs.py",
+        "    if run.is_success or (",
+        "    if True or (",
+        "file_connector_tests/orchestration/test_jobs.py",
+    ),
+    Mutant(
+        "jobs: nobody renews the lease of a run that waits",
+        RIM + "jobs.py",
+        "            control.renew(job, LEASE_SECONDS)\n",
+        "",
+        "file_connector_tests/orchestration/test_jobs.py",
+    ),
+    Mutant(
+        "jobs: the run of an earlier claim speaks for a later one",
+        RIM + "jobs.py",
+        'return f"{job.id}.{job.attempts}"',
+        'return f"{job.id}.1"',
+        "file_connector_tests/orchestration/test_jobs.py",
+    ),
+    Mutant(
+        "control plane: a dead database takes all schedules with it",
+        "file_connector/deployment_control.py",
+        "        kept = copy.load()\n",
+        "        kept = None\n",
+        "file_connector_tests/endpoints/test_instances.py",
+    ),
+    Mutant(
+        "control plane: a database that says nothing stops everything",
+        "file_connector/deployment_control.py",
+        "    thread.join(seconds)\n",
+        "    thread.join()\n",
+        "file_connector_tests/endpoints/test_instances.py",
+    ),
+    Mutant(
+        "control plane: the copy of another database is used",
+        "file_connector/deployment_control.py",
+        '            if held["of"] == self._of:\n',
+        "            if True:\n",
+        "file_connector_tests/endpoints/test_instances.py",
+    ),
+    Mutant(
+        "secrets: one tenant's row serves another's name",
+        STORE + "secrets.py",
+        '        if held.get("name") != name:\n',
+        '        if not held.get("name"):\n',
+        STORE_TESTS + "test_secrets.py",
+    ),
+    Mutant(
+        "secrets: the table is asked although there is Vault",
+        STORE + "secrets.py",
+        "return Vault(store) if has_vault else",
+        "return Vault(store) if not has_vault else",
+        STORE_TESTS + "test_secrets.py",
     ),
 ]
 

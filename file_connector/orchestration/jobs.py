@@ -21,7 +21,13 @@ from file_connector.destination.base import RunRow, Store
 from file_connector.destination.control import ControlPlane, Job, control_plane
 from file_connector.endpoints.loader import Catalog
 from file_connector.endpoints.schema import Endpoint
-from file_connector.errors import ConfigurationError, one_line, redact
+from file_connector.errors import (
+    ConfigurationError,
+    FileConnectorError,
+    TransientError,
+    one_line,
+    redact,
+)
 from file_connector.models import Json, Mode, Outcome
 from file_connector.orchestration.factory import ENDPOINT_TAG, FIRST_DAY, MODE_TAG
 from file_connector.orchestration.failures import told_to_dagster
@@ -107,9 +113,9 @@ def empty_mailbox(
             if job.instance_id in refusals:
                 raise ConfigurationError(f"quarantined: {refusals[job.instance_id]}")
             requests.append(_run_request(job, endpoints[job.instance_id], store, now))
-        except ConfigurationError as error:
-            control.fail(job, redact(error), retry=False)
-            told.append(f"job {job.id} failed: {error}")
+        except FileConnectorError as error:
+            status = control.fail(job, redact(error), retry=isinstance(error, TransientError))
+            told.append(f"job {job.id} is {status}: {error}")
     for sentence in told:
         log.info("%s", one_line(redact(sentence)))
     if requests:
@@ -121,7 +127,7 @@ def empty_mailbox(
 
 
 def _run_request(job: Job, endpoint: Endpoint, store: Store, now: datetime) -> dg.RunRequest:
-    """Raises ConfigurationError if there can be no such run."""
+    """Raises ConfigurationError if there can be no such run, and what the store raises."""
     tags = {JOB_TAG: _key(job), ENDPOINT_TAG: endpoint.id}
     if job.kind in _MODES:
         tags[MODE_TAG] = _MODES[job.kind].value

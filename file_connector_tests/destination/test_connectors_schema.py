@@ -138,11 +138,14 @@ def test_two_hundred_jobs_and_four_claimers(database: Database) -> None:
 
     def claimer(number: int) -> None:
         with closing(database.server.connect(database.name)) as connection:
-            ready.wait(30)
-            while jobs := asked(connection, CLAIM, f"w{number}", 300, number + 1):
+            claim = (CLAIM, f"w{number}", 300, number + 1)
+            jobs = asked(connection, *claim)
+            ready.wait(60)  # everyone has some before anyone goes on
+            while jobs:
                 claimed[number] += [job for job, _, _ in jobs]
                 for job, token, _ in jobs:
                     assert asked(connection, COMPLETE, job, token, "{}") == [(True,)]
+                jobs = asked(connection, *claim)
 
     at_once(4, claimer)
     assert sorted(job for jobs in claimed for job in jobs) == sorted(asked_for)
@@ -518,11 +521,11 @@ def test_views_show_runs_and_state(plans: Database) -> None:
 
 # -- the page that describes it --------------------------------------------------------------------
 
-PAGE = (Path(file_connector.__file__).parent.parent / "docs" / "control-plane.md").read_text()
+PAGE = Path(file_connector.__file__).parent.parent / "docs" / "control-plane.md"
 
 
 def test_the_statements_of_the_page_do_what_it_says(database: Database) -> None:
-    insert, enqueue = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    insert, enqueue = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     database.ask(insert)
     jobs = [database.ask(statement) for statement in enqueue.split(";\n") if statement]
     assert len({job for [(job,)] in jobs}) == 3
@@ -531,7 +534,7 @@ def test_the_statements_of_the_page_do_what_it_says(database: Database) -> None:
 
 
 def test_every_function_for_the_application_is_described(database: Database) -> None:
-    described = set(re.findall(r"`?(\w+)\(([^)]*)\)", PAGE))
+    described = set(re.findall(r"`?(\w+)\(([^)]*)\)", PAGE.read_text()))
     found = database.ask(
         "select proname, coalesce(array_to_string(proargnames[1:pronargs], ', '), '') from pg_proc "
         "where pronamespace = 'connectors'::regnamespace and proname ~ '_connector_job|^list|^def'"

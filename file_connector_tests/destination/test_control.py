@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import responses
 from click.testing import CliRunner
 
@@ -24,11 +25,17 @@ from file_connector_tests.destination.rest import KEY, NOT_RUN, Project, project
 from file_connector_tests.destination.test_connectors_schema import Database
 from file_connector_tests.endpoints.fakes import a_registry
 from file_connector_tests.postgres import TABLES, PostgresServer, postgres_server
-from file_connector_tests.postgrest import find_postgrest
+from file_connector_tests.postgrest import find_postgrest, key_of
 
 __all__ = ["postgres_server", "project"]
 
 rest = pytest.param("rest", marks=pytest.mark.skipif(find_postgrest() is None, reason=NOT_RUN))
+
+
+def emptied(project: Project) -> Database:
+    database = Database(project.server, project.database)
+    database.ask("".join(f"delete from {t};" for t in TABLES if t.startswith("connectors.")))
+    return database
 
 
 @pytest.fixture(params=["postgres", rest])
@@ -37,8 +44,7 @@ def way_in(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, Datab
     store: Any
     if request.param == "rest":
         there: Project = request.getfixturevalue("project")
-        database = Database(there.server, there.database)
-        database.ask("".join(f"delete from {t};" for t in TABLES if t.startswith("connectors.")))
+        database = emptied(there)
         store = RestStore(there.url, there.key, sleep=lambda _: None)
     else:
         server: PostgresServer = request.getfixturevalue("postgres_server")
@@ -87,6 +93,34 @@ def test_jobs_are_claimed_in_the_order_of_asking(way_in: tuple[ControlPlane, Dat
     everyone = [f"plans_{n}" for n in range(12)]
     assert [job.id for job in control.claim("w", 60, 3, everyone)] == ids[:3]
     assert [job.id for job in control.claim("w", 60, 9, everyone)] == ids[3:]
+
+
+@pytest.mark.skipif(find_postgrest() is None, reason=NOT_RUN)
+def test_over_rest_a_user_asks_for_own_instances_only(request: pytest.FixtureRequest) -> None:
+    there: Project = request.getfixturevalue("project")
+    database = emptied(there)
+    database.instances("Plans")
+
+    def ask(user: str | None, path: str, body: object = None) -> requests.Response:
+        token = key_of("authenticated", sub=user) if user else key_of("anon")
+        headers = {"Authorization": f"Bearer {token}"}
+        headers |= {"Content-Profile": "connectors", "Accept-Profile": "connectors"}
+        method = "get" if body is None else "post"
+        return requests.request(
+            method, f"{there.url}/{path}", json=body, headers=headers, timeout=30
+        )
+
+    asked = {"instance_id": "plans", "kind": "sweep"}
+    mine = ask("ana", "rpc/enqueue_connector_job", asked)
+    assert mine.status_code == 200, mine.text
+    [job] = ask("ana", "jobs").json()
+    assert (job["id"], job["status"], job["user_id"]) == (mine.json(), "queued", "ana")
+    theirs = ask("ben", "rpc/enqueue_connector_job", asked)
+    assert (theirs.status_code, theirs.json()["code"]) == (403, "42501")
+    assert [ask("ben", table).json() for table in ("jobs", "instances")] == [[], []]
+    assert ask(None, "rpc/enqueue_connector_job", asked).status_code == 401
+    assert ask("ana", "rpc/claim_connector_job", {"worker": "ana"}).status_code == 403
+    assert ask("ana", "secrets").status_code == 403
 
 
 def test_all_instances_are_listed(way_in: tuple[ControlPlane, Database]) -> None:

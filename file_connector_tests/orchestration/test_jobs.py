@@ -13,11 +13,12 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import make_url
 
 from file_connector.deployment import Deployment
+from file_connector.destination.base import Store
 from file_connector.destination.control import ControlPlane, control_plane
 from file_connector.destination.open import open_store
 from file_connector.endpoints.loader import Catalog
-from file_connector.errors import ReconnectError
-from file_connector.models import Batch, Mode, Outcome
+from file_connector.errors import ReconnectError, TransientError
+from file_connector.models import Batch, Mode, Outcome, SyncState
 from file_connector.orchestration import jobs
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.factory import ENDPOINT_TAG, MODE_TAG, asset_key
@@ -219,10 +220,31 @@ def test_jobs_of_instances_of_the_control_plane(
 )
 def test_days_that_cannot_be_read_fail_at_once(office: Office, days: str, told: str) -> None:
     job = office.enqueue(f"'plans', 'window', '{{{days}}}'")
-    assert f"job {job} failed" in skipped(office.empty())
+    assert f"job {job} is failed" in skipped(office.empty())
     status, _, error = office.job(job)
     assert status == "failed"
     assert told in error
+
+
+class Away:
+    """A store whose states cannot be read just now."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def state(self, endpoint_id: str) -> SyncState:
+        raise TransientError("the database has no free connection")
+
+
+def test_a_job_whose_run_cannot_be_made_just_now_goes_back(office: Office) -> None:
+    job = office.enqueue()
+    away: Any = Away(office.store)
+    said = jobs.empty_mailbox(office.catalog(), office.control, away, office.instance, utc_now())
+    assert "no free connection" in skipped(said)
+    assert office.job(job)[:2] == ("queued", 1)
 
 
 def test_days_in_the_future_end_today(office: Office) -> None:
