@@ -192,6 +192,122 @@ MUTANTS = [
         "file_connector_tests/connectors -k 's22 and google'",
     ),
     Mutant(
+        "Drive: a refused change token is answered with a new one and no listing",
+        DRIVE + "connector.py",
+        "            page = self._client.changes(token, root.drive_id)\n            placed",
+        "            try:\n"
+        "                page = self._client.changes(token, root.drive_id)\n"
+        "            except CursorRejectedError:\n"
+        "                token = self._client.start_token(root.drive_id)\n"
+        "                page = self._client.changes(token, root.drive_id)\n"
+        "            placed",
+        "file_connector_tests/connectors -k 's18 and google'",
+    ),
+    Mutant(
+        "Drive: a stored page token is used with another query",
+        DRIVE + "walk.py",
+        'if query != position["query"] or not',
+        "if not",
+        "file_connector_tests/connectors -k 's19 and google'",
+    ),
+    Mutant(
+        "Drive: throttling is taken for a lack of permission",
+        DRIVE + "answers.py",
+        "if status == 429 or (status == 403 and reasons & _THROTTLED):",
+        "if status == 429:",
+        "file_connector_tests/connectors -k 's21 and google'",
+    ),
+    Mutant(
+        "Drive: the cursor moves before the folders that entered are walked",
+        DRIVE + "connector.py",
+        """yield replace(batch, folders=[*batch.folders, *tree.flagged("open", True)])""",
+        """yield replace(
+                    batch,
+                    folders=[*batch.folders, *tree.flagged("open", True)],
+                    cursor=root.cursor(token),
+                )""",
+        "file_connector_tests/connectors -k 's17 and google'",
+    ),
+    Mutant(
+        "Drive: a folder's version says nothing about a time out of sight",
+        DRIVE + "feed.py",
+        "return bool(after - before > explained)",
+        "return False",
+        "file_connector_tests/connectors -k 'google and out_of_sight'",
+    ),
+    Mutant(
+        "Drive: a folder that was merely renamed is listed again (>= for >)",
+        DRIVE + "feed.py",
+        "return bool(after - before > explained)",
+        "return bool(after - before >= explained)",
+        "file_connector_tests/connectors -k 's07 and google'",
+    ),
+    Mutant(
+        "Drive: a backfilled day lacks its first instant (> for >=)",
+        DRIVE + "connector.py",
+        "start <= moment < end",
+        "start < moment < end",
+        "file_connector_tests/connectors -k 's50 and google'",
+    ),
+    Mutant(
+        "Drive: the root is not looked at before its files are dropped",
+        DRIVE + "connector.py",
+        "if placed.root or (placed.losses and not root_is_there):",
+        "if False:",
+        "file_connector_tests/connectors -k 's20 and google'",
+    ),
+    Mutant(
+        "Drive: a probe says no although more pages follow",
+        DRIVE + "connector.py",
+        "if page.new_start is not None:\n                    seen",
+        "if True:\n                    seen",
+        "file_connector_tests/connectors -k 's37 and google'",
+    ),
+    Mutant(
+        "Drive: a shared drive is followed through the user's log",
+        DRIVE + "connector.py",
+        "return Root(root_id, in_drive, in_drive), client.start_token(in_drive)",
+        "return Root(root_id, None, in_drive), client.start_token(None)",
+        "file_connector_tests/connectors -k 's12 and google'",
+    ),
+    Mutant(
+        "Drive: what one query of a whole drive did not search counts as searched",
+        DRIVE + "connector.py",
+        "                pages.cancel()\n                return False\n"
+        "            for item in page.items:\n                if not is_folder(item)",
+        "                pass\n"
+        "            for item in page.items:\n                if not is_folder(item)",
+        "file_connector_tests/connectors -k 's13 and google'",
+    ),
+    Mutant(
+        "Drive: one connection for all threads",
+        DRIVE + "client.py",
+        "self._local = threading.local()\n        self._lock",
+        'self._local = type("Shared", (), {})()\n        self._lock',
+        "file_connector_tests/connectors -k 's52 and google'",
+    ),
+    Mutant(
+        "Drive: an account waits longer than a run may",
+        "file_connector/connectors/retry.py",
+        " or state.upcoming_sleep > self._left",
+        "",
+        "file_connector_tests/connectors -k 's21 and google'",
+    ),
+    Mutant(
+        "Drive: a mask without nextPageToken",
+        DRIVE + "mapping.py",
+        'LIST_FIELDS = f"nextPageToken,incompleteSearch,',
+        'LIST_FIELDS = f"incompleteSearch,',
+        "file_connector_tests/connectors -k 's10 and google'",
+    ),
+    Mutant(
+        "Drive: constants of a query are not escaped",
+        DRIVE + "walk.py",
+        """escaped = value.replace("\\\\", "\\\\\\\\").replace("'", "\\\\'")""",
+        "escaped = value",
+        "file_connector_tests/connectors -k 'escaped and google'",
+    ),
+    Mutant(
         "ACC: a folder is listed only when its rollup is later, not when it differs",
         ACC + "tree.py",
         'return entry.rollup is None or state.get("rollup") != entry.rollup',

@@ -361,10 +361,10 @@ def test_s13_what_stays_incomplete_is_named_and_nothing_there_is_gone(
 def test_s13_incomplete_whole_drive_is_walked(desk: Desk) -> None:
     drive = desk.drive.add_drive("Drive", members=[ACCOUNT])
     folder = desk.drive.add_folder("F", drive)
-    desk.drive.add_files(1200, folder)
-    desk.sandbox.faults.add(
-        faults.incomplete_search(), path="mimeType !=", kind="drive.files.list", nth=2, times=None
-    )
+    files = desk.drive.add_files(1200, folder)
+    lists: Any = {"path": "mimeType !=", "kind": "drive.files.list", "nth": 2, "times": None}
+    desk.sandbox.faults.add(faults.incomplete_search(), **lists)
+    desk.sandbox.faults.add(faults.drop(files), **lists)
     sync = desk.sync(drive_id=drive)
     told = sync.tick()
     assert not told.blind
