@@ -395,16 +395,22 @@ def _progress(connector: Connector) -> Iterator[Callable[[RunCounts], None]]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run in order (its lease is given back), as Ctrl-C does."""
+    """SIGTERM, and a terminal that goes away, end a run in order (its lease is given back), as
+    Ctrl-C does."""
 
-    def stop(*_: object) -> NoReturn:
-        raise SystemExit(143)
+    def stop(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    heard = {name: h for name, h in before.items() if h is not signal.SIG_IGN}  # nohup stays
+    for name in heard:
+        signal.signal(getattr(signal, name), stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in heard.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 # -- about what is stored ------------------------------------------------------------------------

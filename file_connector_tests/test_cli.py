@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -415,6 +416,29 @@ def test_an_unreadable_file_is_one_sentence(desk: Desk, command: str) -> None:
     assert result.exit_code == 1
     assert "endpoints.yaml:1: " in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_s41_a_sync_that_is_ended_gives_its_endpoint_back(desk: Desk, name: str) -> None:
+    number = signal.Signals[name]
+    source = desk.source("plans")
+
+    def end_it() -> Iterator[Batch]:
+        signal.raise_signal(number)
+        yield Batch()
+
+    source.sweep = lambda *_: end_it()  # type: ignore[method-assign]
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert desk.run("sync", "plans").exit_code == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+        with desk.deployment.open_store() as store:
+            store.begin_run(an_identity("plans", source="fake"), Mode.SWEEP, "the next one")
+        signal.signal(number, signal.SIG_IGN)  # as nohup does
+        with cli._terminable():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
 
 
 # -- explain, reset, confirm, migrate ------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,24 @@ class HistoryStorage(DagsterStorage, ConfigurableClass):
         url = os.environ.get(POSTGRES_VARIABLE, "").strip()
         if not url:
             folder = Settings.from_environ(os.environ, Path.cwd()).home / "dagster"
-            return DagsterSqliteStorage.from_local(str(folder), inst_data)
+            with _one_at_a_time(folder):
+                return DagsterSqliteStorage.from_local(str(folder), inst_data)
         from dagster_postgres import DagsterPostgresStorage
 
         return DagsterPostgresStorage(psycopg2_url(url), inst_data=inst_data)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Webserver and daemon start together; whoever comes first makes the tables, which Dagster does
+    not expect to find half made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".opening").open("w") as lock:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def psycopg2_url(url: str) -> str:

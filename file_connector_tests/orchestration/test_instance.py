@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import dagster as dg
 import pytest
@@ -12,7 +14,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.test_utils import create_run_for_test
 
 import file_connector
-from file_connector.orchestration.storage import POSTGRES_VARIABLE, psycopg2_url
+from file_connector.orchestration.storage import POSTGRES_VARIABLE, HistoryStorage, psycopg2_url
 
 CHECKOUT = Path(file_connector.__file__).parent.parent
 
@@ -40,6 +42,17 @@ def test_history_rests_in_the_home_and_survives(home: Path) -> None:
         copy = dg.DagsterInstance.from_ref(second.get_ref())
         assert copy.has_run(run.run_id), "other processes get the same storage from the reference"
         copy.dispose()
+
+
+def test_who_opens_a_new_history_at_the_same_moment_shares_it(home: Path) -> None:
+    together = Barrier(4)
+
+    def open_it(_: int) -> None:
+        together.wait(30)
+        HistoryStorage.from_config_value(None, {}).dispose()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(open_it, range(4)))
 
 
 def test_the_settings_that_let_dagster_survive(home: Path) -> None:
