@@ -49,7 +49,9 @@ def test_who_opens_a_new_history_at_the_same_moment_shares_it(home: Path) -> Non
 
     def open_it(_: int) -> None:
         together.wait(30)
-        HistoryStorage.from_config_value(None, {}).dispose()
+        storage = HistoryStorage.from_config_value(None, {})
+        for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+            part.dispose()
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(open_it, range(4)))
