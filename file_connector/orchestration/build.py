@@ -94,7 +94,9 @@ def build_definitions(
             assets=assets,
             jobs=jobs,
             schedules=schedules,
-            sensors=_sensors(replace(catalog, endpoints=tuple(able)), jobs, deployment, now),
+            sensors=_sensors(
+                replace(catalog, endpoints=tuple(able)), jobs, mirror, deployment, now
+            ),
             resources=wired,
             executor=dg.in_process_executor,
         )
@@ -111,6 +113,7 @@ def _in_a_run() -> bool:
 def _sensors(
     catalog: Catalog,
     jobs: Sequence[UnresolvedAssetJobDefinition],
+    mirror: Mirror,
     deployment: Deployment,
     now: Callable[[], datetime],
 ) -> Sequence[dg.SensorDefinition]:
@@ -119,7 +122,7 @@ def _sensors(
     settings = deployment.settings
     if not (settings.database_url or settings.rest_url):
         return []
-    return [build_sensor(catalog, jobs, running=bool(settings.database_url), now=now)]
+    return [build_sensor(catalog, jobs, mirror, running=bool(settings.database_url), now=now)]
 
 
 def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:

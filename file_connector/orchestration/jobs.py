@@ -34,6 +34,7 @@ from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.schedules import (
     RANGE_END_TAG,
     RANGE_START_TAG,
+    Mirror,
     bury_the_dead,
     days_to_cover,
 )
@@ -44,7 +45,7 @@ JOB_TAG = "file_connector/job"
 """Run tag: job and claim, ``17.1`` for the first claim of job 17."""
 
 WORKER = "dagster"
-EVERY_SECONDS = 15
+EVERY_SECONDS = 20
 LEASE_SECONDS = 180
 """Renewed by every evaluation while Dagster says that the run waits or works."""
 
@@ -60,6 +61,7 @@ log = logging.getLogger(__name__)
 def build_sensor(
     catalog: Catalog,
     jobs: Sequence[UnresolvedAssetJobDefinition],
+    mirror: Mirror,
     *,
     running: bool,
     now: Callable[[], datetime] = utc_now,
@@ -72,6 +74,7 @@ def build_sensor(
             control = control_plane(store)
             if control is None:
                 return dg.SkipReason("the mock has no mailbox")
+            mirror.once(store)  # whom jobs may be about; perhaps no schedule ever ticks
             return empty_mailbox(catalog, control, store, context.instance, now())
 
     return dg.SensorDefinition(

@@ -86,10 +86,13 @@ def asked(connection: Any, sql: str, *values: object) -> Answer:
         return cursor.fetchall() if cursor.description else []
 
 
-@pytest.fixture(params=["postgres_18", "postgres_16"])
+on_both = pytest.mark.parametrize("database", ["postgres_server", "postgres_16"], indirect=True)
+"""For what depends on how Postgres locks, compares and waits."""
+
+
+@pytest.fixture
 def database(request: pytest.FixtureRequest) -> Database:
-    fixture = "postgres_server" if request.param == "postgres_18" else "postgres_16"
-    server: PostgresServer = request.getfixturevalue(fixture)
+    server: PostgresServer = request.getfixturevalue(getattr(request, "param", "postgres_server"))
     return Database(server, server.wiped())
 
 
@@ -122,6 +125,7 @@ def at_once(count: int, work: Callable[[int], None]) -> None:
 # -- the mailbox: each job to one claimer ----------------------------------------------------------
 
 
+@on_both
 def test_two_hundred_jobs_and_four_claimers(database: Database) -> None:
     database.instances(*(f"Plans {n}" for n in range(50)))
     asked_for = {
@@ -155,6 +159,7 @@ def test_two_hundred_jobs_and_four_claimers(database: Database) -> None:
     ]
 
 
+@on_both
 def test_claimers_do_not_wait_for_each_other(plans: Database) -> None:
     """What an open transaction is claiming is passed over; if it dies, its job is there at once."""
     first, second = plans.enqueue(), plans.enqueue(kind="sweep")
@@ -180,6 +185,7 @@ time.sleep(600)
 """
 
 
+@on_both
 def test_the_job_of_a_killed_claimer_returns_within_its_lease(plans: Database) -> None:
     job = plans.enqueue()
     url = plans.url.replace("postgresql+psycopg2", "postgresql")
@@ -219,6 +225,7 @@ def test_a_living_lease_is_respected_and_renewed(plans: Database) -> None:
     assert plans.claim("other") == []
 
 
+@on_both
 def test_a_stale_claim_can_do_nothing_to_the_job(plans: Database) -> None:
     job = plans.enqueue()
     [(_, stale, _)] = plans.claim("first")
@@ -241,6 +248,7 @@ def test_a_late_claimer_may_still_complete_what_nobody_took_over(plans: Database
     assert plans.ask(COMPLETE, job, token, "{}") == [(True,)]
 
 
+@on_both
 def test_saying_it_twice_is_saying_it_once(plans: Database) -> None:
     """The answer to the first call may have been lost."""
     for end, answer in ((COMPLETE, True), (FAIL_FOR_GOOD, "failed")):
@@ -258,6 +266,7 @@ def test_saying_it_twice_is_saying_it_once(plans: Database) -> None:
     assert plans.job(job) == ("queued", 1, "boom")
 
 
+@on_both
 def test_a_failed_job_is_tried_again_later_and_not_for_ever(plans: Database) -> None:
     job = plans.enqueue()
     waits = []
@@ -311,6 +320,7 @@ def test_a_claimer_takes_only_what_it_knows(database: Database) -> None:
 # -- the mailbox: asking ---------------------------------------------------------------------------
 
 
+@on_both
 def test_the_same_request_is_one_job_while_it_waits(plans: Database) -> None:
     first = plans.enqueue()
     assert plans.enqueue() == first
@@ -325,6 +335,7 @@ def test_the_same_request_is_one_job_while_it_waits(plans: Database) -> None:
     assert plans.enqueue() == again
 
 
+@on_both
 def test_many_who_ask_the_same_at_once_get_the_same_job(plans: Database) -> None:
     jobs: list[int] = []
     at_once(6, lambda _: jobs.append(plans.enqueue()))
@@ -332,6 +343,7 @@ def test_many_who_ask_the_same_at_once_get_the_same_job(plans: Database) -> None
     assert plans.ask("select count(*) from connectors.jobs") == [(1,)]
 
 
+@on_both
 def test_asking_and_claiming_race_without_losing_a_request(plans: Database) -> None:
     """Every answer to a request is a job whose claim comes after the request."""
     over = threading.Event()
@@ -458,6 +470,7 @@ def test_an_instance_without_an_id_gets_one_of_its_own(database: Database) -> No
     assert all(slug(i) == i and len(i) <= 50 for i in ids)
 
 
+@on_both
 def test_twins_inserted_at_once_do_not_collide(database: Database) -> None:
     at_once(4, lambda _: database.instances("Plans"))
     assert database.ask("select count(distinct id) from connectors.instances") == [(4,)]
@@ -524,6 +537,7 @@ def test_views_show_runs_and_state(plans: Database) -> None:
 PAGE = Path(file_connector.__file__).parent.parent / "docs" / "control-plane.md"
 
 
+@on_both
 def test_the_statements_of_the_page_do_what_it_says(database: Database) -> None:
     insert, enqueue = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     database.ask(insert)
