@@ -141,7 +141,7 @@ def test_test_runs_every_check_and_tells_which_failed(checkout: Path) -> None:
     (checkout / ".venv" / "bin" / "python").write_text(f"#!/bin/sh\n{installed_ok}\n")
     done = run(checkout, "test", "-k", "s02")
     assert done.returncode == 0
-    assert "-m pytest -q -n 2 -k s02" in done.stdout
+    assert "-m pytest -q -n 2 --dist worksteal -k s02" in done.stdout
     assert "All checks passed." in done.stdout
 
 
