@@ -251,6 +251,9 @@ class CommitResult:
     tombstoned: int = 0
     changed_ids: frozenset[str] = frozenset()
     """Ids inserted, updated, revived or tombstoned by this commit."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Records the database would not take, by id, with its words: a constraint or a trigger that
+    somebody put on ``files``. Everything else is stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,28 @@ MUTANTS = [
         "file_connector_tests/destination -k 'sqlite or Sqlite'",
     ),
     Mutant(
+        "one refused row costs its batch",
+        STORE + "sql_store.py",
+        "        except RefusedError:\n",
+        "        except ZeroDivisionError:\n",
+        "file_connector_tests/destination/test_rows.py -k 'refused and sqlite'",
+    ),
+    Mutant(
+        "what users write about themselves makes them members",
+        STORE + "supabase/migrations/20260202090000_readers.sql",
+        "select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims",
+        "select jsonb_build_object('app_metadata', nullif(current_setting("
+        "'request.jwt.claims', true), '')::jsonb -> 'user_metadata') as claims",
+        "file_connector_tests/destination/test_row_level_security.py",
+    ),
+    Mutant(
+        "a setting outlives its transaction behind a pooler",
+        STORE + "postgres.py",
+        'f"set local lock_timeout = {lock_seconds',
+        'f"set lock_timeout = {lock_seconds',
+        "file_connector_tests/destination/test_faults.py -k outlives",
+    ),
+    Mutant(
         "Drive: the change token is taken after the listing",
         DRIVE + "connector.py",
         'yield pile.take(sweep=base, cursor=root.cursor(base["token"]), done=True)\n\n',

@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 
 from file_connector.destination import tree
-from file_connector.destination.rows import NEWS, Held, Row, clean_text, is_news, is_older, row_of
+from file_connector.destination.failures import DRIVER_ERRORS, refuses_rows, translated
+from file_connector.destination.rows import NEWS, Held, Row, clean_id, is_news, is_older, row_of
 from file_connector.destination.tables import change_counter, files, sync_folders
 from file_connector.models import (
     Commit,
@@ -46,6 +47,7 @@ class Applying:
         insert, overwrite: store rows that are new; replace rows that are there (``first_seen_at``
             apart).
         save_folders: insert or replace folders.
+        sift: leave out the rows that the database refuses (``refused``), instead of failing.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Applying:
         insert: Write,
         overwrite: Write,
         save_folders: Write,
+        sift: bool = False,
     ) -> None:
         self._conn = conn
         self._commit = commit
@@ -65,11 +68,13 @@ class Applying:
         self._insert = insert
         self._overwrite = overwrite
         self._save_folders = save_folders
+        self._sift = sift
         self.inserted = 0
         self.tombstoned = 0
         self.unchanged = 0
         self.updated: set[str] = set()
         self.changed: set[str] = set()
+        self.refused: dict[str, str] = {}
 
     def apply(self) -> None:
         """In the order the contract gives: folders, records, folders gone, files gone."""
@@ -120,7 +125,7 @@ class Applying:
         records = self._commit.records
         if not records:
             return
-        parents = {clean_text(r.parent_id) for r in records if r.parent_id is not None}
+        parents = {clean_id(r.parent_id) for r in records if r.parent_id is not None}
         prefix_of = tree.prefixes(self._conn, self._endpoint_id, parents)
         incoming: dict[str, tuple[Row, bool]] = {}
         for record in records:
@@ -145,14 +150,32 @@ class Applying:
         for seq, row in enumerate((*fresh, *newer), first):
             row["first_seen_at"] = row["changed_at"] = self._now
             row["change_seq"] = seq
-        if fresh:
-            self._insert(self._conn, fresh)
-        if newer:
-            self._overwrite(self._conn, newer)
-        self.inserted += len(fresh)
-        self.changed.update(row["external_id"] for row in fresh)
-        self.updated.update(row["external_id"] for row in newer)
+        inserted = self._write(self._insert, fresh)
+        self.inserted += len(inserted)
+        self.changed.update(inserted)
+        self.updated.update(self._write(self._overwrite, newer))
         self.changed.update(self.updated)
+
+    def _write(self, write: Write, rows: Sequence[Row]) -> list[str]:
+        """The ids of what is stored. Without ``sift`` that is all, or an error; with it, rows that
+        the database refuses are found by halving."""
+        if not rows:
+            return []
+        if not self._sift:
+            write(self._conn, rows)
+            return [row["external_id"] for row in rows]
+        try:
+            with self._conn.begin_nested():
+                write(self._conn, rows)
+        except DRIVER_ERRORS as error:
+            if not refuses_rows(error):
+                raise
+            if len(rows) == 1:
+                self.refused[rows[0]["external_id"]] = translated(error).message
+                return []
+            half = len(rows) // 2
+            return [*self._write(write, rows[:half]), *self._write(write, rows[half:])]
+        return [row["external_id"] for row in rows]
 
     def _stored(self, external_ids: Collection[str]) -> dict[str, Held]:
         found: Any = tree.held(self._conn, self._endpoint_id, external_ids, _COMPARED)
@@ -163,7 +186,7 @@ class Applying:
 
     def _folders_gone(self, folders_gone: Iterable[FolderGone]) -> None:
         for gone in folders_gone:
-            inside = tree.below(self._conn, self._endpoint_id, [clean_text(gone.folder_id)])
+            inside = tree.below(self._conn, self._endpoint_id, [clean_id(gone.folder_id)])
             self._tombstone(tree.among(self._conn, files.c.parent_id, inside), gone.reason)
             self._conn.execute(
                 delete(sync_folders).where(
@@ -175,7 +198,7 @@ class Applying:
     def _gone(self, gone: Iterable[Gone]) -> None:
         by_reason: dict[GoneReason, set[str]] = {}
         for one in gone:
-            by_reason.setdefault(one.reason, set()).add(clean_text(one.external_id))
+            by_reason.setdefault(one.reason, set()).add(clean_id(one.external_id))
         for reason, ids in by_reason.items():
             self._tombstone(tree.among(self._conn, files.c.external_id, ids), reason)
 

@@ -22,6 +22,11 @@ from file_connector.errors import (
 
 DRIVER_ERRORS = (exc.SQLAlchemyError, psycopg2.Error, sqlite3.Error, OSError)
 
+
+class RefusedError(BugError):
+    """The database objects to what a row holds."""
+
+
 _CHECK_URL = "Check SUPABASE_DB_URL."
 
 _BY_STATE: dict[str, tuple[type[FileConnectorError], str, str]] = {
@@ -191,6 +196,14 @@ def worth_repeating(error: BaseException) -> bool:
     return connection_lost(error) and isinstance(translated(error), TransientError)
 
 
+def refuses_rows(error: BaseException) -> bool:
+    """Whether the database objects to what a row holds, so that others may be welcome."""
+    state = sqlstate(error)
+    if state is not None:
+        return state[:2] in ("22", "23", "54", "P0")
+    return isinstance(_origin(error), (sqlite3.IntegrityError, sqlite3.DataError))
+
+
 def translated(error: BaseException) -> FileConnectorError:
     """``error`` as one of ours. Raise it ``from None``: the cause may hold parameters."""
     if isinstance(error, FileConnectorError):
@@ -222,7 +235,8 @@ def translated(error: BaseException) -> FileConnectorError:
         ),
     ):
         return TransientError(f"the database failed: {said}")
-    return BugError(
+    kind = RefusedError if refuses_rows(error) else BugError
+    return kind(
         f"the database refuses what we sent ({state or type(origin).__name__}): {said}",
         remedy="Please report it.",
     )

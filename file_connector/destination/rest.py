@@ -17,7 +17,7 @@ from file_connector.destination import migrations
 from file_connector.destination.base import EndpointStatus, RunRow
 from file_connector.destination.lent import Limiter, Vault
 from file_connector.destination.rest_calls import MIGRATE, READ_SECONDS, Calls
-from file_connector.destination.rows import Row, clean_text, row_of
+from file_connector.destination.rows import Row, clean_id, clean_state, clean_text, row_of
 from file_connector.destination.sql_store import LEASE_SECONDS, PAGE, busy
 from file_connector.destination.tables import Moment, endpoints, files, sync_runs, sync_state
 from file_connector.destination.tree import clean_folder
@@ -104,36 +104,39 @@ class RestStore:
         return RestKnown(self, endpoint_id)
 
     def commit(self, commit: Commit) -> CommitResult:
+        state = clean_state(commit.state)
+        rows = {
+            row["external_id"]: (row, record.version_is_content)
+            for record in commit.records
+            for row in [row_of(commit.identity, record, "")]
+        }
         payload = {
             **asdict(commit.identity),
             "run_id": commit.run_id,
             "commit_id": uuid.uuid4().hex,
-            "state": _state_row(commit.state),
-            "records": [
-                _record(row_of(commit.identity, record, ""), record.version_is_content)
-                for record in commit.records
-            ],
+            "state": _state_row(state),
+            "records": [_record(*row) for row in rows.values()],
             "folders": [asdict(f) for f in _latest(map(clean_folder, commit.folders))],
-            "folders_gone": [
-                [clean_text(f.folder_id), f.reason.value] for f in commit.folders_gone
-            ],
+            "folders_gone": [[clean_id(f.folder_id), f.reason.value] for f in commit.folders_gone],
             "gone": _leaving(commit.gone),
-            "seen": sorted(set(map(clean_text, commit.seen))),
+            "seen": sorted(set(map(clean_id, commit.seen))),
             "mark_seen": commit.mark_seen,
             "forget_folders": commit.forget_folders,
             **self._now(),
         }
         answer = self._call("commit", payload=payload)
         return CommitResult(
-            state=replace(commit.state, version=commit.state.version + 1),
+            state=replace(state, version=state.version + 1),
             inserted=answer["inserted"],
             updated=answer["updated"],
             unchanged=answer["unchanged"],
             tombstoned=answer["tombstoned"],
             changed_ids=frozenset(answer["changed_ids"]),
+            refused=answer["refused"],
         )
 
     def advance(self, state: SyncState) -> SyncState | None:
+        state = clean_state(state)
         stored = self._put_state(state, idle=True, forget=False)
         return replace(state, version=state.version + 1) if stored else None
 
@@ -455,7 +458,7 @@ def _leaving(gone: Iterable[Gone]) -> list[list[str]]:
     """Each id once, with the reason it is given first; all of one reason together, by id."""
     by_reason: dict[GoneReason, set[str]] = {}
     for one in gone:
-        by_reason.setdefault(one.reason, set()).add(clean_text(one.external_id))
+        by_reason.setdefault(one.reason, set()).add(clean_id(one.external_id))
     told: dict[str, str] = {}
     for reason, ids in by_reason.items():
         for external_id in sorted(ids):

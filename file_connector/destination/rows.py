@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from file_connector.destination.tables import dumps
-from file_connector.models import FileRecord, Identity, Json
+from file_connector.models import FileRecord, Identity, Json, SyncState
 
 Row = dict[str, Any]
 
 BIGINT = 2**63
+LONGEST_ID = 1000
+"""Bytes. An index of Postgres takes some 2,700 for a whole key."""
+
+DEEPEST = 100
+_LONGEST_NUMBER = 3000  # bits
+_EXACT = 2.0**53
+_ASKS_FOR_CLEANING = ("\\u0000", "NaN", "Infinity", "e+")
 _LINK = re.compile(r"https?://[^\s\x00-\x20\x7f]+", re.IGNORECASE)
 
 NEWS = (
@@ -50,7 +60,7 @@ def row_of(identity: Identity, record: FileRecord, path: str) -> Row:
     """The cleaned row of ``record``: everything but our own times and ``change_seq``."""
     return {
         "endpoint_id": identity.endpoint_id,
-        "external_id": clean_text(record.external_id),
+        "external_id": clean_id(record.external_id),
         "source": identity.source,
         "project_id": identity.project_id,
         "user_id": identity.user_id,
@@ -62,7 +72,7 @@ def row_of(identity: Identity, record: FileRecord, path: str) -> Row:
         "size_bytes": clean_int(record.size_bytes),
         "version": clean_int(record.version),
         "path": path,
-        "parent_id": None if record.parent_id is None else clean_text(record.parent_id),
+        "parent_id": None if record.parent_id is None else clean_id(record.parent_id),
         "gone_at": None,
         "gone_reason": None,
         "raw": clean_json(record.raw),
@@ -101,6 +111,28 @@ def clean_text(text: str) -> str:
     return text
 
 
+def clean_id(text: str) -> str:
+    """``clean_text`` of an id. One too long for an index ends in its digest instead: the same for
+    ever, and another than its neighbour's."""
+    text = clean_text(text)
+    if len(text) * 4 <= LONGEST_ID or len(text.encode()) <= LONGEST_ID:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text.encode()[: LONGEST_ID - 100].decode(errors='ignore')}...{digest}"
+
+
+def clean_state(state: SyncState) -> SyncState:
+    """``state`` as every database takes it: it may hold names that a provider gave."""
+    return replace(
+        state,
+        cursor=clean_json(state.cursor),
+        sweep=clean_json(state.sweep),
+        blind=tuple(clean_json(state.blind)),
+        scope=None if state.scope is None else clean_text(state.scope),
+        principal=None if state.principal is None else clean_text(state.principal),
+    )
+
+
 def clean_link(link: str | None) -> str | None:
     """``link`` if it is an http(s) address without blanks or control characters, else None."""
     if link is None or _LINK.fullmatch(link) is None:
@@ -127,44 +159,55 @@ def clean_time(moment: datetime | None) -> datetime | None:
 
 def clean_json(value: Json) -> Json:
     """``value`` as JSON gives it back: lists for tuples, text for keys; NUL and lone surrogates
-    cleaned, NaN and infinities null."""
+    cleaned; NaN, infinities and numbers too long for a database null; large floats as the integers
+    they are (Postgres gives them back as such). What is nested too deeply is replaced by a word
+    that says so."""
+    if _is_plain(value):
+        return value
+    with suppress(TypeError, ValueError, RecursionError):
+        text = dumps(value)
+        text.encode()
+        shallow = text.count("[") + text.count("{") <= DEEPEST
+        if shallow and not any(word in text for word in _ASKS_FOR_CLEANING):
+            return json.loads(text)
     try:
-        text = dumps(value) if not _is_plain(value) else ""
-        if text:
-            text.encode()
-            if "\\u0000" not in text and "NaN" not in text and "Infinity" not in text:
-                return json.loads(text)
-            return _clean_json(value)
-    except (TypeError, ValueError):
-        return _clean_json(value)
-    return value
+        return _clean_json(value, DEEPEST)
+    except RecursionError:
+        return {"not_stored": f"nested more than {DEEPEST} levels deep"}
 
 
 def _is_plain(value: Json) -> bool:
-    """Whether ``value`` is a flat dict that needs no cleaning: the common case, told cheaply."""
+    """Whether ``value`` is nothing or a flat dict that needs no cleaning: the common case, told
+    cheaply."""
     if type(value) is not dict:
-        return False
+        return value is None
     for key, item in value.items():
         kind = type(item)
         if kind is str:
             if not (item.isascii() and "\x00" not in item):
                 return False
-        elif not (item is None or kind is int or kind is bool):
+        elif not (item is None or kind is bool or (kind is int and -BIGINT <= item < BIGINT)):
             return False
         if not (type(key) is str and key.isascii() and "\x00" not in key):
             return False
     return True
 
 
-def _clean_json(value: Json) -> Json:
+def _clean_json(value: Json, levels: int) -> Json:
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int)):
+        if not math.isfinite(value):
+            return None
+        return int(value) if abs(value) > _EXACT else value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _LONGEST_NUMBER else None
+    if value is None:
         return value
+    if levels == 0:
+        raise RecursionError
     if isinstance(value, Mapping):
-        return {clean_text(str(k)): _clean_json(v) for k, v in value.items()}
+        return {clean_text(str(k)): _clean_json(v, levels - 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean_json(item) for item in value]
+        return [_clean_json(item, levels - 1) for item in value]
     return clean_text(str(value))

@@ -37,11 +37,12 @@ from file_connector.destination import applying, tree
 from file_connector.destination.base import EndpointStatus, RunRow
 from file_connector.destination.failures import (
     DRIVER_ERRORS,
+    RefusedError,
     connection_lost,
     translated,
     worth_repeating,
 )
-from file_connector.destination.rows import Row, clean_text
+from file_connector.destination.rows import Row, clean_id, clean_state, clean_text
 from file_connector.destination.tables import (
     endpoints,
     files,
@@ -234,7 +235,7 @@ class SqlStore(ABC):
         self, conn: Connection, state: SyncState, commit_id: str, now: datetime
     ) -> SyncState:
         """Replace the state; what was stored (its version raised by one)."""
-        stored = replace(state, version=state.version + 1)
+        stored = clean_state(replace(state, version=state.version + 1))
         row = {name: getattr(stored, name) for name in _STATE_FIELDS}
         row["blind"] = [dict(b) for b in stored.blind]
         conn.execute(
@@ -273,7 +274,7 @@ class SqlStore(ABC):
     def commit(self, commit: Commit) -> CommitResult:
         endpoint_id, commit_id = commit.identity.endpoint_id, uuid.uuid4().hex
 
-        def work(conn: Connection) -> CommitResult:
+        def work(conn: Connection, *, sift: bool = False) -> CommitResult:
             self._claim(conn, endpoint_id, commit.run_id, commit.state.version)
             now = self._now(conn)
             change = applying.Applying(
@@ -283,11 +284,12 @@ class SqlStore(ABC):
                 insert=self._insert_files,
                 overwrite=self._overwrite_files,
                 save_folders=self._save_folders,
+                sift=sift,
             )
             change.apply()
             if commit.mark_seen:
-                ids = {clean_text(r.external_id) for r in commit.records}
-                ids.update(map(clean_text, commit.seen))
+                ids = {clean_id(r.external_id) for r in commit.records}
+                ids.update(map(clean_id, commit.seen))
                 self._mark_seen(conn, endpoint_id, commit.state.pass_no, sorted(ids))
             result = CommitResult(
                 state=self._put_state(conn, commit.state, commit_id, now),
@@ -296,11 +298,16 @@ class SqlStore(ABC):
                 unchanged=change.unchanged,
                 tombstoned=change.tombstoned,
                 changed_ids=frozenset(change.changed),
+                refused=change.refused,
             )
             self._count(conn, commit.run_id, result)
             return result
 
-        return self._write(work, self._landed(endpoint_id, commit_id))
+        landed = self._landed(endpoint_id, commit_id)
+        try:
+            return self._write(work, landed)
+        except RefusedError:
+            return self._write(partial(work, sift=True), landed)
 
     def _claim(
         self, conn: Connection, endpoint_id: str, run_id: str, version: int | None = None

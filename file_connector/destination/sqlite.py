@@ -78,6 +78,9 @@ class SqliteStore(SqlStore):
                 for name in missing:
                     if "." in name:
                         _add_column(conn, name)
+                for table in metadata.sorted_tables:
+                    for index in table.indexes:
+                        index.create(conn, checkfirst=True)
                 conn.execute(insert(change_counter).values(id=1, value=0).on_conflict_do_nothing())
                 conn.commit()
                 return missing
@@ -152,7 +155,7 @@ def _set_up(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _differences(conn: Connection) -> Sequence[str]:
-    """What the file lacks: ``table`` or ``table.column``."""
+    """What the file lacks: a ``table``, a ``table.column`` or an index."""
     inspector = inspect(conn)
     there = set(inspector.get_table_names())
     missing: list[str] = []
@@ -162,6 +165,8 @@ def _differences(conn: Connection) -> Sequence[str]:
             continue
         held = {column["name"] for column in inspector.get_columns(table.name)}
         missing += [f"{table.name}.{c.name}" for c in table.columns if c.name not in held]
+        indexed = {index["name"] for index in inspector.get_indexes(table.name)}
+        missing += [str(i.name) for i in table.indexes if i.name not in indexed]
     return missing
 
 

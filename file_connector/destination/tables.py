@@ -128,6 +128,7 @@ Index("files_change_seq_key", files.c.change_seq, unique=True)
 Index("files_endpoint_change_seq_idx", files.c.endpoint_id, files.c.change_seq)
 Index("files_endpoint_parent_idx", files.c.endpoint_id, files.c.parent_id)
 Index("files_user_project_idx", files.c.user_id, files.c.project_id)
+Index("files_project_idx", files.c.project_id)
 
 change_counter = Table(
     "change_counter",

@@ -27,7 +27,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from file_connector.destination.rows import clean_json, clean_text
+from file_connector.destination.rows import clean_id, clean_json, clean_text
 from file_connector.destination.tables import dumps, files, sync_folders
 from file_connector.models import Folder
 
@@ -73,8 +73,8 @@ def _by_key(dialect: str, names: tuple[str, ...]) -> Select[Any]:
 
 def clean_folder(folder: Folder) -> Folder:
     return Folder(
-        clean_text(folder.folder_id),
-        None if folder.parent_id is None else clean_text(folder.parent_id),
+        clean_id(folder.folder_id),
+        None if folder.parent_id is None else clean_id(folder.parent_id),
         clean_text(folder.name),
         clean_json(folder.state),
     )

@@ -83,6 +83,8 @@ class _Tally:
     """Ids a sweep changed although a cursor was there: candidates for "missed by the fast way"."""
     fast_ids: set[str] = field(default_factory=set)
     """Ids the fast way reported in this run."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Files the database would not take, with its words."""
 
 
 class _TimeUpError(Exception):
@@ -472,6 +474,7 @@ class SyncRun:
         self._tally.updated += result.updated
         self._tally.unchanged += result.unchanged
         self._tally.tombstoned += result.tombstoned
+        self._tally.refused.update(result.refused)
         if self._on_commit is not None:
             self._on_commit(self._counts(0))
         if self._time_limit and self._monotonic() - self._started > self._time_limit:
@@ -511,6 +514,12 @@ class SyncRun:
                 "many files were missing from the last complete listing (pass "
                 f"{self._state.held_back} of {BREAKER_PASSES}); nothing was tombstoned, accept it "
                 f"with `file-connector confirm {self._identity.endpoint_id}`"
+            )
+        if tally.refused:
+            said = "; ".join(f"{i}: {why}" for i, why in sorted(tally.refused.items())[:5])
+            more = f"; and {len(tally.refused) - 5} more" if len(tally.refused) > 5 else ""
+            problems.append(
+                f"the database would not store {len(tally.refused)} files: {said}{more}"
             )
         if problems:
             return Outcome.PARTIAL, redact("; ".join([*problems, *tally.notes]))

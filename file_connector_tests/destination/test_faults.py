@@ -290,8 +290,7 @@ def test_deadlocks_and_serialization_failures_are_repeated(
         ("57014", TransientError, "took too long"),
         ("25006", ConfigurationError, "read-only"),
         ("42501", ConfigurationError, "lacks a permission"),
-        ("23514", BugError, "23514"),
-        ("22P02", BugError, "22P02"),
+        ("0A000", BugError, "0A000"),
     ],
 )
 def test_a_failing_commit_leaves_nothing_behind(

@@ -187,6 +187,30 @@ def test_a_failing_migration_changes_nothing(
     assert shape(postgres_server, own_postgres_url) == before
 
 
+@pytest.mark.parametrize("publishes", ["some tables", "all tables", "for somebody else"])
+def test_files_are_published_to_realtime_where_it_is(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore, publishes: str
+) -> None:
+    database = make_url(empty_postgres_url).database
+    name = "another" if publishes == "for somebody else" else "supabase_realtime"
+    whole = " for all tables" if publishes == "all tables" else ""
+    postgres_server.execute(f"create publication {name}{whole}", database)
+    store.migrate()
+    files = migrations.shipped()
+    for migration in files:  # once more changes nothing
+        postgres_server.execute(migration.sql, database)
+    published = postgres_server.execute(
+        "select tablename from pg_publication_rel r "
+        "join pg_publication p on p.oid = r.prpubid "
+        "join pg_publication_tables t on t.pubname = p.pubname "
+        f"where p.pubname = '{name}'",
+        database,
+    )
+    assert published == ([("files",)] if publishes == "some tables" else [])
+    identity = "select relreplident from pg_class where oid = 'files'::regclass"
+    assert postgres_server.execute(identity, database) == [("d",)]
+
+
 ONE_OF_EACH = {
     "files": "('e', 'f', 'google_drive', 'p', 'u', 'Title', null, null, null, null, 1, 2, "
     "'Title', null, null, null, now(), now(), 7, '{}')",
@@ -304,9 +328,11 @@ def test_sqlite_files_of_an_older_version_are_brought_up(tmp_path: Path) -> None
     with closing(sqlite3.connect(tmp_path / "supabase.db", isolation_level=None)) as file:
         file.execute("alter table sync_state drop column stored_at")
         file.execute("drop table rate_limits")
+        file.execute("drop index files_project_idx")
     again = open_store(None, tmp_path)
-    assert again.migrate(dry_run=True) == ["rate_limits", "sync_state.stored_at"]
-    assert again.migrate() == ["rate_limits", "sync_state.stored_at"]
+    lacking = {"rate_limits", "sync_state.stored_at", "files_project_idx"}
+    assert set(again.migrate(dry_run=True)) == lacking
+    assert set(again.migrate()) == lacking
     assert again.migrate() == ()
     writer.store = again
     assert writer.commit(a_file("f1")).unchanged == 1

@@ -76,14 +76,17 @@ class Supabase:
     server: PostgresServer
     database: str
 
-    def ask(self, role: str, sql: str, user: str | None = None) -> list[tuple[Any, ...]]:
+    def ask(
+        self, role: str, sql: str, user: str | None = None, **more: object
+    ) -> list[tuple[Any, ...]]:
         """As PostgREST asks: a transaction, a role, the claims of the token. Rolled back."""
         with closing(self.server.connect(self.database)) as connection:
             connection.autocommit = False
             cursor = connection.cursor()
             cursor.execute(f"set local role {role}")
             if role != "anon":
-                claims = json.dumps({"sub": user, "role": role} if user else {"role": role})
+                told = {"sub": user, "role": role} if user else {"role": role}
+                claims = json.dumps({**told, **more})
                 cursor.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
             cursor.execute(sql)
             rows = cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
@@ -131,7 +134,8 @@ def supabase(postgres_server: PostgresServer) -> Iterator[Supabase]:
     store = PostgresStore(postgres_server.url(name))
     store.migrate()
     for user in (ANA, BEN):
-        writer = Writer(store, an_identity(f"of-{user}", user_id=user), f"run-{user}")
+        identity = an_identity(f"of-{user}", user_id=user, project_id=f"site of {user}")
+        writer = Writer(store, identity, f"run-{user}")
         writer.commit(a_file("f1"), a_file("f2"))
         writer.commit(gone=[Gone("f2", GoneReason.DELETED)])
         store.finish_run(writer.run_id, Outcome.COMPLETE, "", 0, 0)
@@ -166,6 +170,58 @@ def test_a_user_reads_own_rows_only(supabase: Supabase) -> None:
 @pytest.mark.parametrize("user", [None, "", "nobody", "%", "6C2CFFB0-E8C8-43D3-B415-E53F4377CEDB"])
 def test_a_token_of_nobody_reads_nothing(supabase: Supabase, user: str | None) -> None:
     assert supabase.ask("authenticated", "select * from files", user) == []
+
+
+def owners(supabase: Supabase, user: str | None, **claims: object) -> list[str]:
+    """Whose rows of ``files`` a token may read."""
+    found = supabase.ask("authenticated", "select distinct user_id from files", user, **claims)
+    return sorted(owner for (owner,) in found)
+
+
+def test_a_project_member_reads_the_projects_rows(supabase: Supabase) -> None:
+    def member(*projects: str) -> dict[str, object]:
+        return {"app_metadata": {"provider": "email", "project_ids": list(projects)}}
+
+    assert owners(supabase, "carl", **member(f"site of {ANA}")) == [ANA]
+    assert owners(supabase, "carl", **member("x", f"site of {BEN}", f"site of {ANA}")) == [ANA, BEN]
+    assert owners(supabase, ANA, **member(f"site of {BEN}")) == [ANA, BEN]
+    assert owners(supabase, None, **member(f"site of {BEN}")) == [BEN]
+    assert owners(supabase, ANA, **member()) == [ANA]
+    assert supabase.ask("authenticated", "select * from connectors.jobs", "carl") == []
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        supabase.ask("authenticated", "update files set title = ''", "carl", **member("site"))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"app_metadata": {"project_ids": f"site of {ANA}"}},
+        {"app_metadata": {"project_ids": {f"site of {ANA}": True}}},
+        {"app_metadata": {"project_ids": [[f"site of {ANA}"], None, 7, {"a": f"site of {ANA}"}]}},
+        {"app_metadata": {"project_ids": None}},
+        {"app_metadata": {"project_id": f"site of {ANA}"}},
+        {"app_metadata": [f"site of {ANA}"]},
+        {"app_metadata": None},
+        {"user_metadata": {"project_ids": [f"site of {ANA}"]}},
+        {"project_ids": [f"site of {ANA}"]},
+        {"app_metadata": {"project_ids": ["%", "*", "", f"SITE OF {ANA}"]}},
+    ],
+)
+def test_no_other_claim_makes_a_member(supabase: Supabase, claims: dict[str, object]) -> None:
+    """Above all not ``user_metadata``, which users write themselves."""
+    assert owners(supabase, "carl", **claims) == []
+    assert owners(supabase, BEN, **claims) == [BEN]
+
+
+def test_both_ways_to_a_row_use_an_index(supabase: Supabase) -> None:
+    with closing(supabase.server.connect(supabase.database)) as connection:
+        connection.autocommit = False
+        cursor = connection.cursor()
+        cursor.execute("set local enable_seqscan = off; set local role authenticated")
+        cursor.execute("explain select * from files")
+        plan = str(cursor.fetchall())
+    assert "files_user_project_idx" in plan
+    assert "files_project_idx" in plan
 
 
 @pytest.mark.parametrize(
@@ -241,6 +297,7 @@ def test_the_policies_are_these(supabase: Supabase) -> None:
         ("connectors.instances", "instances_owner_reads", "SELECT"),
         ("connectors.jobs", "jobs_owner_asks", "INSERT"),
         ("connectors.jobs", "jobs_owner_reads", "SELECT"),
+        ("public.files", "files_members_read", "SELECT"),
         ("public.files", "files_owner_reads", "SELECT"),
     ]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -10,8 +13,8 @@ import pytest
 
 from file_connector.destination.sql_store import SqlStore
 from file_connector.errors import ConflictError
-from file_connector.models import Folder, FolderGone, Gone, GoneReason
-from file_connector_tests.builders import a_file, an_identity, at
+from file_connector.models import CommitResult, Folder, FolderGone, Gone, GoneReason, Json
+from file_connector_tests.builders import NOON, a_file, an_identity, at
 from file_connector_tests.destination.conftest import Clock, Place
 from file_connector_tests.destination.helpers import Writer, folders
 
@@ -465,6 +468,118 @@ def test_what_no_database_takes_is_cleaned_at_the_border(store: SqlStore) -> Non
     assert writer.commit(record).unchanged == 1
     assert [f.name for f in store.known("plans").subfolders("p")] == ["Q"]
     assert writer.commit(gone=[Gone("f\x001", DELETED)]).tombstoned == 1
+
+
+def long_text(seed: int) -> str:
+    """6,000 characters that no index can make shorter."""
+    return random.Random(seed).randbytes(3000).hex()
+
+
+def nested(levels: int) -> Json:
+    value: Json = {}
+    for _ in range(levels):
+        value = {"in": [value]}
+    return value
+
+
+POISON = [
+    a_file("twin", title="one"),
+    a_file("twin\x00", title="two"),
+    a_file(long_text(1), title="long id"),
+    a_file(long_text(1)[:-1] + "?", title="its neighbour"),
+    a_file("f01", parent_id=long_text(2)),
+    a_file("f02", title=long_text(3) * 500, mime_type=long_text(3)),
+    a_file("f03", raw=nested(2_000)),
+    a_file("f04", raw=nested(300)),
+    a_file("f05", raw={"n": 10**5_000, "m": [1e308, 1e23, -0.0, 5e-324, 10**200]}),
+    a_file("f06", raw={"b": b"\xff", "t": NOON, None: [2**70, (), {1: 2}]}),
+    a_file("f07", title="\uffff\ufdd0\U0010ffff\u0378"),
+]
+
+
+def test_no_record_costs_its_batch(store: SqlStore, place: Place) -> None:
+    """Whatever a provider tells: everything else is stored, and the same again is no news."""
+    writer = Writer(store)
+
+    def commit() -> CommitResult:
+        return writer.commit(
+            *POISON,
+            a_file("good"),
+            folders=[Folder(long_text(4), long_text(5), "D"), Folder("e\x00", None, "E\ud800")],
+            folders_gone=[FolderGone(long_text(6), DELETED)],
+            gone=[Gone(long_text(7), DELETED), Gone("\ud800", DELETED)],
+            seen=[long_text(8), "s\x00", "\udfff"],
+            mark_seen=True,
+            moved={
+                "cursor": {"at": "c\x00\ud800"},
+                "sweep": {"at": ["\x00"]},
+                "scope": "s\ud800",
+                "principal": "p\x00",
+                "blind": ({"folder_id": "b\x00", "name": "B\ud800", "why": "403"},),
+            },
+        )
+
+    assert commit().inserted == len(POISON)
+    rows = place.files()
+    assert {r["title"] for r in rows.values()} >= {"two", "long id", "its neighbour", "good.pdf"}
+    assert max(len(key) for key in rows) < 1_100
+    assert "not_stored" in str(rows["f03"]["raw"])
+    assert "not_stored" in str(rows["f04"]["raw"])
+    state = store.state("plans")
+    assert (state.cursor, state.sweep) == ({"at": "c\ufffd"}, {"at": [""]})
+    assert state.blind == ({"folder_id": "b", "name": "B\ufffd", "why": "403"},)
+    assert (state.scope, state.principal) == ("s\ufffd", "p")
+    writer.state = state
+    again = commit()
+    assert (again.inserted, again.updated, again.tombstoned) == (0, 0, 0)
+    assert writer.commit(gone=[Gone(long_text(1), DELETED)]).tombstoned == 1
+
+
+@contextmanager
+def picky(store: SqlStore, place: Place) -> Iterator[None]:
+    """Somebody put a rule of their own on ``files``: it takes no title that begins with "bad"."""
+    events = ("INSERT", "UPDATE")
+    told = "CREATE TRIGGER picky_{0} BEFORE {0} ON files WHEN new.title LIKE 'bad%' "
+    made = [f"{told.format(what)} BEGIN SELECT RAISE(ABORT, 'no'); END" for what in events]
+    undo = [f"DROP TRIGGER picky_{what}" for what in events]
+    if place.url is not None:
+        made = ["alter table files add constraint picky check (title !~ '^bad')"]
+        undo = ["alter table files drop constraint picky"]
+    for statements in (made, undo):
+        with store._engine.begin() as conn:
+            for statement in statements:
+                conn.exec_driver_sql(statement)
+        if statements is made:
+            yield
+
+
+def test_a_refused_row_is_left_out_with_a_reason(store: SqlStore, place: Place) -> None:
+    writer = Writer(store)
+    writer.commit(a_file("f01"), a_file("f02"), a_file("f03"))
+    before = place.files()
+    bad, ids = {"f02", "f07", "f09"}, {f"f{i:02}" for i in range(12)}
+    with picky(store, place):
+        result = writer.commit(
+            *[a_file(i, title=f"{'bad' if i in bad else 'ok'} {i}") for i in ids],
+            folders=folders("a"),
+            gone=[Gone("f03", DELETED)],
+            moved={"cursor": "c"},
+        )
+        again = writer.commit(a_file("f07", title="bad again"), a_file("f08", title="ok f08"))
+    assert (result.inserted, result.updated, result.tombstoned) == (7, 2, 1)
+    assert set(result.refused) == bad
+    for reason in result.refused.values():
+        assert reason.startswith("the database refuses what we sent (")
+        assert "bad" not in reason
+    assert result.changed_ids == ids - bad
+    rows = place.files()
+    assert set(rows) == ids - {"f07", "f09"}
+    assert rows["f02"] == before["f02"]
+    assert len({row["change_seq"] for row in rows.values()}) == len(rows)
+    assert store.state("plans").cursor == "c"
+    counts = store.runs("plans")[0].counts
+    assert (counts.inserted, counts.updated, counts.tombstoned) == (10, 2, 1)
+    assert (list(again.refused), again.inserted, again.unchanged) == (["f07"], 0, 1)
 
 
 def test_s49_only_web_addresses_are_links(store: SqlStore, place: Place) -> None:

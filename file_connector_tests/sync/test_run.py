@@ -61,6 +61,32 @@ def many(count: int) -> list[FileRecord]:
     return [a_file(f"f{i:04}") for i in range(count)]
 
 
+def test_what_the_database_refuses_makes_the_run_partial_and_costs_nothing_else(
+    store: Store,
+) -> None:
+    class Picky:
+        """A store whose database has a rule of its own."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def commit(self, commit: Commit) -> CommitResult:
+            fine = [r for r in commit.records if r.external_id != "b"]
+            result = store.commit(replace(commit, records=fine))
+            bad = {r.external_id: "no such project" for r in commit.records if r not in fine}
+            return replace(result, refused=bad)
+
+    source = ScriptedConnector()
+    source.sweep_script = listing(a_file("a"), a_file("b"), a_file("c"), cursor="t1")
+    report = run(source, Picky())
+    assert (report.outcome, report.cursor_after) == (Outcome.PARTIAL, "t1")
+    assert "would not store 1 files: b: no such project" in report.reason
+    assert live(store, "a", "b", "c") == {"a", "c"}
+    status = store.status(ME.endpoint_id)
+    assert status is not None
+    assert status.retry_at is None
+
+
 class TestFirstSync:
     def test_s16_lists_everything_then_replays_the_feed_from_the_token_taken_first(
         self, store: Store
