@@ -418,6 +418,19 @@ def test_an_unreadable_file_is_one_sentence(desk: Desk, command: str) -> None:
     assert "Traceback" not in result.output
 
 
+def test_wrong_usage(desk: Desk) -> None:
+    desk.source("documents")
+    result = desk.run("sync", "document")
+    assert result.exit_code == 2
+    assert "Did you mean 'documents'?" in result.stderr
+    assert desk.answer("sync", "document", code=2)["kind"] == "UsageError"
+    result = desk.run("sync", "documents", "--from", "2999-01-01")
+    assert result.exit_code == 2
+    assert "--from 2999-01-01 lies in the future." in result.stderr
+    assert desk.run("synk").exit_code == 2
+    assert desk.run("--version").stdout.startswith("file-connector")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_s41_a_sync_that_is_ended_gives_its_endpoint_back(desk: Desk, name: str) -> None:
     number = signal.Signals[name]

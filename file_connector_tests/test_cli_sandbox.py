@@ -166,20 +166,6 @@ def test_a_dotenv_file_counts_as_it_does_for_dagster(terminal: Terminal) -> None
     assert "other.yaml: the file does not exist" in stdout
 
 
-def test_usage_errors(terminal: Terminal) -> None:
-    code, _, stderr = terminal.run("sync", "document")
-    assert code == 2
-    assert "Did you mean 'documents'?" in stderr
-    code, stdout, _ = terminal.run("sync", "document", "--json")
-    assert code == 2
-    assert json.loads(stdout)["kind"] == "UsageError"
-    code, _, stderr = terminal.run("sync", "documents", "--from", "2999-01-01")
-    assert code == 2
-    assert "--from 2999-01-01 lies in the future." in stderr
-    assert terminal.run("synk")[0] == 2
-    assert terminal.run("--version")[1].startswith("file-connector")
-
-
 def test_letters_a_terminal_cannot_show_do_not_break_it(terminal: Terminal) -> None:
     terminal.environ["PYTHONIOENCODING"] = "iso8859-7"
     with (terminal.folder / "endpoints.yaml").open("a", encoding="utf-8") as file:
