@@ -273,6 +273,18 @@ def test_s22_a_dripping_server_is_cut_off(desk: Desk) -> None:
         stop.set()
 
 
+def test_s21_what_a_dripping_server_takes_counts_as_waiting(desk: Desk) -> None:
+    stop = threading.Event()
+    with drip(stop) as endpoint:
+        environ = {"GOOGLE_DRIVE_API_ENDPOINT": endpoint}
+        toolbox = desk.toolbox(timeout=0.5, budget=0.5, environ=environ)
+        began = time.monotonic()
+        with pytest.raises(TransientError, match="no answer from Drive"):
+            Sync(desk.connector(toolbox=toolbox)).tick()
+        assert time.monotonic() - began < 1.6, "0.5 s, not four times that"
+        stop.set()
+
+
 def test_s22_gzip() -> None:
     with a_desk(gzip=True) as desk:
         desk.drive.add_files(50, desk.root)

@@ -46,8 +46,8 @@ LISTS_PER_MINUTE = 3000
 """Drive allows one user 325,000 units a minute; a listing costs 100, a look-up 5."""
 
 READS_PER_REQUEST = 4
-"""A whole request may take this many times the time-out of one read: a server that drips holds
-nobody for ever."""
+"""A whole request may take this many times the time-out of one read, and no longer than what is
+left of the run's patience, but always as long as one read: a server that drips holds nobody."""
 
 Item = Mapping[str, Json]
 """Drive's file resource."""
@@ -341,7 +341,8 @@ class DriveClient:
             key = f"google_drive:{self._wires.account.principal}"
             self._toolbox.limiter.acquire(key, LISTS_PER_MINUTE)
         wire = self._wires.wire()
-        limit = self._toolbox.timeout_seconds * READS_PER_REQUEST
+        read = self._toolbox.timeout_seconds
+        limit = max(read, min(read * READS_PER_REQUEST, self._retrier.budget_left_seconds))
         watchdog = threading.Timer(limit, wire.cut)
         watchdog.daemon = True
         watchdog.start()
