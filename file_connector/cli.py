@@ -588,8 +588,8 @@ def migrate(deployment: Deployment, dry_run: bool, as_json: bool) -> None:
         return
     for name in names:
         click.echo(f"{'would apply' if dry_run else 'applied'} {name}")
-    if not names:
-        click.echo("The tables are up to date.")
+    if not (names and dry_run):
+        click.echo(f"The tables of {deployment.destination} are up to date.")
 
 
 @main.command()

@@ -41,9 +41,7 @@ def check_all(
     def database() -> Sequence[str]:
         with deployment.open_store() as store:
             store.check()
-        settings = deployment.settings
-        kind = "Supabase" if settings.database_url or settings.rest_url else "the local mock"
-        return [f"{kind} answers."]
+        return [f"{deployment.destination} answers."]
 
     held: list[bool] = []
 

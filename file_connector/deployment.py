@@ -68,6 +68,12 @@ class Deployment:
             f"{schedule_text(endpoint)}."
         )
 
+    @property
+    def destination(self) -> str:
+        """Where rows go, in words."""
+        settings = self.settings
+        return "Supabase" if settings.database_url or settings.rest_url else "the local mock"
+
     def open_store(self) -> AbstractContextManager[Store]:
         """The destination: real Supabase if SUPABASE_DB_URL is set, or SUPABASE_URL with
         SUPABASE_SECRET_KEY (over REST), else the mock in the home."""

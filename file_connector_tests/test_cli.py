@@ -570,7 +570,7 @@ def test_migrate(desk: Desk) -> None:
     assert desk.run("migrate", "--dry-run").exit_code == 0
     assert desk.run("migrate").exit_code == 0
     assert desk.answer("migrate") == {"applied": [], "pending": []}
-    assert "up to date" in desk.run("migrate").stdout
+    assert desk.run("migrate").stdout == "The tables of the local mock are up to date.\n"
 
 
 # -- secrets -------------------------------------------------------------------------------------
