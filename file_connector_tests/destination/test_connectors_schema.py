@@ -18,6 +18,14 @@ import psycopg2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import file_connector
 from file_connector.connectors.registry import Registry
@@ -315,6 +323,127 @@ def test_a_claimer_takes_only_what_it_knows(database: Database) -> None:
         "select id from connectors.claim_connector_job('w', 60, 10, array['models', 'other'])"
     )
     assert found == [(models,)]
+
+
+class Histories(RuleBasedStateMachine):
+    """Whatever the application, claimers and the clock do in whatever order: a claim is one
+    claimer's, ends one way, and every request is followed by a claim."""
+
+    database: Database
+
+    @initialize()
+    def begin(self) -> None:
+        name = self.database.server.wiped()
+        self.connection = self.database.server.connect(name)
+        asked(
+            self.connection,
+            "insert into connectors.instances (name, endpoint_type, project_id, user_id) "
+            "values ('a', 'google_drive', 'p', 'u'), ('b', 'google_drive', 'p', 'u')",
+        )
+        self.waiting: dict[tuple[str, str], int] = {}
+        self.held: dict[int, tuple[str, int]] = {}
+        self.back: dict[int, int] = {}
+        self.stale: list[tuple[int, str]] = []
+        self.over: dict[int, str] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "connection"):
+            self.connection.close()
+
+    def says(self, sql: str, *values: object) -> Any:
+        return asked(self.connection, sql, *values)[0][0]
+
+    @rule(instance=st.sampled_from("ab"), kind=st.sampled_from(["sync", "sweep"]))
+    def ask(self, instance: str, kind: str) -> None:
+        job = self.says("select connectors.enqueue_connector_job(%s, %s)", instance, kind)
+        known = {*self.held, *self.back, *self.over, *self.waiting.values()}
+        if (instance, kind) in self.waiting:
+            assert job == self.waiting[instance, kind]
+        else:
+            assert job not in known
+            self.waiting[instance, kind] = job
+
+    @rule(most=st.integers(1, 3))
+    def claim(self, most: int) -> None:
+        found = asked(self.connection, CLAIM, "w", 3600, most)
+        assert len(found) == min(most, len(self.waiting))
+        for job, token, attempt in found:
+            assert job in self.waiting.values()
+            self.waiting = {k: j for k, j in self.waiting.items() if j != job}
+            assert attempt == 1
+            self.held[job] = (str(token), 1)
+
+    @precondition(lambda self: self.held or self.back)
+    @rule(data=st.data())
+    def time_passes_for_one(self, data: st.DataObject) -> None:
+        """A lease or a back-off ends, and the job is claimed at once by somebody else."""
+        job = data.draw(st.sampled_from(sorted({*self.held, *self.back})))
+        attempts = self.held[job][1] if job in self.held else self.back[job]
+        asked(
+            self.connection,
+            "update connectors.jobs set due_at = now() - interval '1 day' where id = %s",
+            job,
+        )
+        found = asked(self.connection, CLAIM, "other", 3600, 1)
+        if job in self.held:
+            self.stale.append((job, self.held.pop(job)[0]))
+        self.back.pop(job, None)
+        if attempts == 5:
+            self.over[job] = "failed"
+            for other, token, attempt in found:  # then the next in the queue was claimed
+                assert attempt == 1
+                self.waiting = {k: j for k, j in self.waiting.items() if j != other}
+                self.held[other] = (str(token), 1)
+        else:
+            [(again, token, attempt)] = found
+            assert (again, attempt) == (job, attempts + 1)
+            self.held[job] = (str(token), attempt)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), end=st.sampled_from(["complete", "fail", "retry", "renew"]))
+    def end(self, data: st.DataObject, end: str) -> None:
+        job = data.draw(st.sampled_from(sorted(self.held)))
+        token, attempts = self.held[job]
+        if end == "renew":
+            assert self.says(RENEW, job, token) is True
+            return
+        del self.held[job]
+        if end == "complete":
+            assert self.says(COMPLETE, job, token, "{}") is True
+            self.over[job] = "completed"
+        elif end == "retry" and attempts < 5:
+            assert self.says(FAIL, job, token) == "queued"
+            self.back[job] = attempts
+        else:
+            assert self.says(FAIL if end == "retry" else FAIL_FOR_GOOD, job, token) == "failed"
+            self.over[job] = "failed"
+
+    @precondition(lambda self: self.stale)
+    @rule(data=st.data())
+    def the_late(self, data: st.DataObject) -> None:
+        job, token = data.draw(st.sampled_from(self.stale))
+        assert self.says(RENEW, job, token) is False
+        if self.over.get(job) != "failed":  # else it is the last token, and the answer is known
+            assert self.says(COMPLETE, job, token, "{}") is False
+            assert self.says(FAIL, job, token) is None
+
+    @invariant()
+    def the_table_agrees(self) -> None:
+        if not hasattr(self, "connection"):
+            return
+        rows = asked(self.connection, "select id, status, attempts from connectors.jobs")
+        wanted = {(job, "queued", 0) for job in self.waiting.values()}
+        wanted |= {(job, "claimed", attempts) for job, (_, attempts) in self.held.items()}
+        wanted |= {(job, "queued", attempts) for job, attempts in self.back.items()}
+        assert {row for row in rows if row[0] not in self.over} == wanted
+        assert {job: status for job, status, _ in rows if job in self.over} == self.over
+
+
+def test_histories_of_the_mailbox(database: Database) -> None:
+    machine = type("Machine", (Histories,), {"database": database})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=12, stateful_step_count=30, deadline=None)
+    )
 
 
 # -- the mailbox: asking ---------------------------------------------------------------------------

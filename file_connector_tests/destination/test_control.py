@@ -1,4 +1,5 @@
-"""The control plane as the code calls it, over each way in: Postgres and the real PostgREST."""
+"""The control plane as the code calls it, over each way in: Postgres, directly and through a
+transaction pooler, and the real PostgREST."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from file_connector.errors import ConfigurationError
 from file_connector_tests.destination.rest import KEY, NOT_RUN, Project, project
 from file_connector_tests.destination.test_connectors_schema import Database
 from file_connector_tests.endpoints.fakes import a_registry
+from file_connector_tests.pgbouncer import Pooler, find_pgbouncer
 from file_connector_tests.postgres import TABLES, PostgresServer, postgres_server
 from file_connector_tests.postgrest import find_postgrest, key_of
 
@@ -38,7 +40,7 @@ def emptied(project: Project) -> Database:
     return database
 
 
-@pytest.fixture(params=["postgres", rest])
+@pytest.fixture(params=["postgres", *(["pooler"] if find_pgbouncer() else []), rest])
 def way_in(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, Database]]:
     """A control plane, and the database behind it."""
     store: Any
@@ -49,7 +51,10 @@ def way_in(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, Datab
     else:
         server: PostgresServer = request.getfixturevalue("postgres_server")
         database = Database(server, server.wiped())
-        store = PostgresStore(database.url)
+        way: Pooler | PostgresServer = server
+        if request.param == "pooler":
+            way = request.getfixturevalue("pooler")
+        store = PostgresStore(way.url(database.name))
     with closing(store):
         control = control_plane(store)
         assert control is not None

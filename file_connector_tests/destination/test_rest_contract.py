@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from file_connector.deployment import Deployment
 from file_connector.destination.open import open_store
 from file_connector.destination.rest import RestStore
 from file_connector.errors import ConfigurationError, ConflictError
@@ -159,7 +160,7 @@ def test_closed_tables_stay_closed_to_the_secret_key(place: RestPlace) -> None:
         assert answer.json()["code"] == "42501", table
 
 
-def test_both_generations_of_keys_travel_in_both_headers(project: Project) -> None:
+def test_both_generations_of_keys_travel_in_both_headers(project: Project, tmp_path: Path) -> None:
     """Supabase's gateway knows the new keys and hands PostgREST a token in their place."""
     seen: list[tuple[str | None, str | None]] = []
 
@@ -172,6 +173,7 @@ def test_both_generations_of_keys_travel_in_both_headers(project: Project) -> No
                 headers={
                     "Authorization": f"Bearer {key_of('service_role')}",
                     "Content-Type": "application/json",
+                    "Content-Profile": self.headers.get("Content-Profile", "public"),
                 },
                 timeout=10,
             )
@@ -190,6 +192,13 @@ def test_both_generations_of_keys_travel_in_both_headers(project: Project) -> No
             with closing(open_store(None, Path(), rest_url=root, rest_key=KEY)) as store:
                 assert store.state("nobody").version == 0
                 assert store.migrate() == []
+            environ = {
+                "FILE_CONNECTOR_SOURCE": "control_plane",
+                "SUPABASE_URL": root,
+                "SUPABASE_SECRET_KEY": KEY,
+            }
+            catalog = Deployment.from_environ(environ, tmp_path).catalog()
+            assert (catalog.readable, catalog.problems) == (True, ())
         finally:
             server.shutdown()
     assert set(seen) == {(KEY, f"Bearer {KEY}")}

@@ -330,6 +330,7 @@ begin
     with due as materialized (
         select j.id from connectors.jobs j
         where j.status in ('queued', 'claimed') and j.due_at <= moment
+            and j.attempts < j.max_attempts
             and (only_instances is null or j.instance_id = any (only_instances))
         order by j.due_at, j.id
         limit max_jobs
