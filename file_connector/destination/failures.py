@@ -30,7 +30,7 @@ class RefusedError(BugError):
 _CHECK_URL = "Check SUPABASE_DB_URL."
 
 _BY_STATE: dict[str, tuple[type[FileConnectorError], str, str]] = {
-    "28P01": (ConfigurationError, "the database refuses the password", _CHECK_URL),
+    "28P01": (ConfigurationError, "the database does not accept the password", _CHECK_URL),
     "28000": (ConfigurationError, "the database refuses this login", _CHECK_URL),
     "3D000": (ConfigurationError, "the database named in the URL does not exist", _CHECK_URL),
     "42P01": (ConfigurationError, "a table is missing", MIGRATE),
@@ -58,7 +58,8 @@ _BY_STATE: dict[str, tuple[type[FileConnectorError], str, str]] = {
 }
 
 _BY_WORDS: tuple[tuple[str, type[FileConnectorError], str, str], ...] = (
-    ("password authentication failed", *_BY_STATE["28P01"]),
+    ("authentication failed", *_BY_STATE["28P01"]),
+    ("wrong password", *_BY_STATE["28P01"]),
     ("tenant or user not found", *_BY_STATE["28000"]),
     ("no pg_hba.conf entry", *_BY_STATE["28000"]),
     (
@@ -214,14 +215,14 @@ def translated(error: BaseException) -> FileConnectorError:
     state = sqlstate(error)
     if state is not None and state in _BY_STATE:
         kind, seen, remedy = _BY_STATE[state]
-        return kind(f"{seen}: {said}", remedy=remedy)
+        return kind(_sentence(seen, said), remedy=remedy)
     if isinstance(origin, OSError) and origin.errno in _BY_ERRNO:
         seen, remedy = _BY_ERRNO[origin.errno]
-        return ConfigurationError(f"{seen}: {said}", remedy=remedy)
+        return ConfigurationError(_sentence(seen, said), remedy=remedy)
     words = str(origin).lower()
     for phrase, kind, seen, remedy in _BY_WORDS:
         if phrase in words:
-            return kind(f"{seen}: {said}", remedy=remedy)
+            return kind(_sentence(seen, said), remedy=remedy)
     if state is not None and state[:2] in ("08", "53", "55", "57", "58"):
         return TransientError(f"the database failed ({state}): {said}")
     if state is None and isinstance(
@@ -240,6 +241,11 @@ def translated(error: BaseException) -> FileConnectorError:
         f"the database refuses what we sent ({state or type(origin).__name__}): {said}",
         remedy="Please report it.",
     )
+
+
+def _sentence(seen: str, said: str) -> str:
+    """In brackets: what follows "password:" would be taken for one."""
+    return f"{seen} ({said})"
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from file_connector.connectors.retry import parse_retry_after
 from file_connector.errors import (
@@ -159,6 +159,10 @@ def _unanswered(failure: Exception) -> tuple[FileConnectorError, bool]:
             return ConfigurationError(
                 "the host in SUPABASE_URL is unknown", remedy=_CHECK_URL
             ), False
+        if isinstance(cause, NewConnectionError):
+            return TransientError(
+                "nobody answers at the host and port of SUPABASE_URL", remedy=_CHECK_URL
+            ), True
         inner = getattr(cause, "reason", None) or next(iter(getattr(cause, "args", ())), None)
         cause = inner
     if isinstance(failure, requests.exceptions.SSLError):

@@ -10,11 +10,11 @@ import psycopg2
 import pytest
 
 from file_connector.destination.postgres import PostgresStore
-from file_connector.errors import TransientError
+from file_connector.errors import ConfigurationError, TransientError
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.destination.helpers import Writer
 from file_connector_tests.pgbouncer import SESSIONS, Pooler, find_pgbouncer
-from file_connector_tests.postgres import PostgresServer
+from file_connector_tests.postgres import PostgresServer, same_server
 
 if find_pgbouncer() is None:
     pytest.skip("NOT RUN: there is no PgBouncer (Debian: apt install pgbouncer)", True)
@@ -45,6 +45,26 @@ def test_it_restarts_and_nobody_notices(pooler: Pooler, postgres_url: str) -> No
         pooler.start()
         assert writer.commit(a_file("f2")).inserted == 1
         assert store.known("plans").live_count() == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"password": "other"}, "does not accept the password"),
+        ({"username": "stranger"}, "does not accept the password"),
+        ({"database": "nowhere"}, "named in the URL does not exist"),
+        ({"query": {"options": "-c lock_timeout=1s"}}, "the pooler refuses an option"),
+    ],
+)
+def test_its_refusals_are_told_apart(
+    pooler: Pooler, postgres_url: str, change: dict[str, object], words: str
+) -> None:
+    url = same_server(same_database(pooler, postgres_url), **change)
+    with (
+        closing(PostgresStore(url)) as store,
+        pytest.raises(ConfigurationError, match=words),
+    ):
+        store.check()
 
 
 def test_settings_of_a_transaction_stay_in_it(pooler: Pooler, postgres_url: str) -> None:

@@ -113,7 +113,7 @@ def test_no_message_holds_the_key() -> None:
 def test_a_host_that_is_not_there() -> None:
     for url, kind, words in (
         ("https://nosuch.invalid/rest/v1", ConfigurationError, "host in SUPABASE_URL is unknown"),
-        (f"http://127.0.0.1:{free_port()}", TransientError, "cut off"),
+        (f"http://127.0.0.1:{free_port()}", TransientError, "nobody answers at the host and port"),
     ):
         with closing(RestStore(url, KEY, sleep=_skip)) as store:
             error = told(partial(store.state, "plans"))
