@@ -177,10 +177,19 @@ def _cursor(cursor: Json) -> str:
     """A cursor in words: a position, not a secret, though providers like to call it a token."""
     if isinstance(cursor, dict):
         told = {k: v for k, v in sorted(cursor.items()) if v is not None}
-        text = ", ".join(f"{k} {v if isinstance(v, str) else dumps(v)}" for k, v in told.items())
+        text = ", ".join(f"{k} {_worded(v)}" for k, v in told.items())
     else:
         text = "none" if cursor is None else dumps(cursor)
     return _short(redact(text), 200)
+
+
+def _worded(value: Json) -> str:
+    """A part of a cursor; a long word is cut in its middle, because the UI cannot break it."""
+    if isinstance(value, list):
+        return " ".join(_worded(part) for part in value)
+    if not isinstance(value, str):
+        return dumps(value)
+    return value if len(value) <= 40 else f"{value[:20]}…{value[-12:]}"
 
 
 def _record(row: Mapping[str, Json]) -> dg.TableRecord:

@@ -298,6 +298,15 @@ def test_a_long_way_to_a_file_can_be_broken_into_lines() -> None:
     assert io_manager._record({"title": "a.pdf", "path": "a.pdf"}).data["in"] == "/"
 
 
+def test_a_cursor_is_shown_in_words_short_enough_for_a_page() -> None:
+    urn = "urn:adsk.wipprod:fs.folder:co.wdc0d3ZIq3O94gGCUEXk2j"
+    assert io_manager._cursor({"token": "123", "roots": [urn], "drive": None}) == (
+        "roots urn:adsk.wipprod:fs.…O94gGCUEXk2j, token 123"
+    )
+    assert io_manager._cursor(None) == "none"
+    assert len(io_manager._cursor({str(n): urn for n in range(50)})) == 200
+
+
 def test_a_run_says_in_the_log_how_it_went(house: House) -> None:
     house.plans.sweep_script = listing(a_file("a"))
     house.run()
