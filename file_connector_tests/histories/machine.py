@@ -195,7 +195,7 @@ class History(RuleBasedStateMachine):
         if self.pending_loss:
             self.stage.lose_cursor()
         before = self.store.state(self.me.endpoint_id)
-        report = self._run(mode)
+        report = self._run(Mode.SWEEP if self.stage.silent else mode)
         assert report.outcome is Outcome.COMPLETE, report
         self.pending_loss = False
         if before.cursor is not None:
@@ -235,8 +235,9 @@ class History(RuleBasedStateMachine):
         if not hasattr(self, "me"):
             return
         self.world.sandbox.faults.clear()
-        self._run()
-        report = self._run()
+        mode = Mode.SWEEP if self.stage.silent else Mode.INCREMENTAL
+        self._run(mode)
+        report = self._run(mode)
         assert report.outcome is Outcome.COMPLETE
         self._check()
         idle = self._run()

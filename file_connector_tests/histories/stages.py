@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 from file_connector.connectors.autodesk import SPEC as AUTODESK
@@ -32,6 +33,8 @@ class Stage(Protocol):
     root: str
     outside: list[str]
     """Folders beyond the endpoint's scope, some of them invisible to its account."""
+    silent: bool
+    """Some changes leave no trace for the fast way: only a sweep can promise the truth."""
 
     def new_file(self, parent: str, *, old: bool) -> str: ...
     def new_folder(self, parent: str) -> str: ...
@@ -67,6 +70,8 @@ def opened(
 
 
 class DriveStage:
+    silent = False
+
     def __init__(self, world: World, *, shared_drive: bool = False) -> None:
         self._world = world
         self._drive = world.sandbox.drive
@@ -136,7 +141,8 @@ class DriveStage:
 
 
 class AutodeskStage:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, silent: bool = False) -> None:
+        self.silent = silent
         self._world = world
         self._aps = world.sandbox.aps
         self._project = self._aps.add_project(world.name("project"))
@@ -155,19 +161,23 @@ class AutodeskStage:
         self._aps.upload(file, modified="2018-05-05T05:05:05Z" if backwards else None)
 
     def rename(self, thing: str) -> None:
-        self._aps.rename(thing, self._world.name("renamed"), touch=False)
+        with self._quietly():
+            self._aps.rename(thing, self._world.name("renamed"), touch=False)
 
     def move(self, thing: str, parent: str) -> None:
-        self._aps.move(thing, parent)
+        with self._quietly():
+            self._aps.move(thing, parent)
 
     def trash(self, thing: str) -> None:
-        self._aps.delete(thing)
+        with self._quietly():
+            self._aps.delete(thing)
 
     def restore(self, thing: str) -> None:
-        self._aps.restore(thing)
+        with self._quietly():
+            self._aps.restore(thing)
 
     def delete(self, thing: str) -> None:
-        self._aps.delete(thing)  # ACC never erases
+        self.trash(thing)  # ACC never erases
 
     def hide(self, folder: str) -> None:
         """Rights move no time: only a sweep could see them, the fast way promises nothing."""
@@ -193,6 +203,10 @@ class AutodeskStage:
         data = self._world.sandbox.aps_credentials("two_legged")
         return opened(AUTODESK, {"project_id": self._project}, data, toolbox)
 
+    def _quietly(self) -> AbstractContextManager[None]:
+        """No rollup tells of renames, moves, deletions and restores on a silent stage."""
+        return self._aps.silent() if self.silent else nullcontext()
+
     def lose_cursor(self) -> None:
         """ACC has no tokens to lose: its cursor is the stored tree."""
 
@@ -201,4 +215,5 @@ STAGES: Mapping[str, Callable[[World], Stage]] = {
     "drive": DriveStage,
     "shared_drive": lambda world: DriveStage(world, shared_drive=True),
     "autodesk": AutodeskStage,
+    "autodesk_silent": lambda world: AutodeskStage(world, silent=True),
 }
