@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from file_connector.connectors.autodesk import SPEC
+from file_connector.connectors.autodesk.walk import PROMPT_SECONDS
 from file_connector.errors import ConfigurationError, CursorRejectedError
 from file_connector.models import Batch, GoneReason
 from file_connector.sandbox import faults
@@ -714,6 +715,8 @@ def test_a_listing_older_than_what_the_fast_way_stored_is_not_believed(
 
     synced.after_batch = interrupt
     synced.connector = site.connector(workers=2)
+    slow = faults.before(lambda: time.sleep(4 * PROMPT_SECONDS))  # so that two are listed at once
+    site.sandbox.faults.add(slow, kind="aps.contents")
     synced.sweep()
     assert renamed
     assert rows(synced.memory) == site.truth()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -328,28 +327,36 @@ def tree(name: str) -> Iterator[str]:
         yield ""
 
 
-def walked(workers: int, slow: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
-    def pages(name: str) -> Iterator[str]:
-        if name in slow:
-            time.sleep(0.01)
-        yield from tree(name)
-
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("prompt", [0.0, 60.0])
+def test_every_folder_is_handed_out_once_and_whole(workers: int, prompt: float) -> None:
     todo, order = ["b", "a"], []
-    for name, page in walk(todo, pages, workers):
+    for name, page in walk(todo, tree, workers, prompt):
         order.append(name)
         if isinstance(page, str) and page:
             todo.append(page)
-    return order
+    names = {"a", "b", *(f"{p}{c}" for p in "ab" for c in "xy")}
+    leaves = {f"{p}{c}{d}" for p in "ab" for c in "xy" for d in "xy"}
+    assert sorted(order) == sorted([*names, *names, *leaves])
+    assert all(order[order.index(n) + 1] == n for n in names)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_the_order_does_not_depend_on_who_answers_first(workers: int) -> None:
-    order = walked(workers)
-    assert sorted(set(order)) == sorted(
-        {"a", "ax", "ay", "b", "bx", "by"}
-        | {f"{p}{c}{d}" for p in "ab" for c in "xy" for d in "xy"}
-    )
-    assert walked(workers, slow={"a", "bx", "axy"}) == order
+def test_s46_while_answers_come_promptly_a_kill_costs_one_folder() -> None:
+    begun: list[str] = []
+
+    def pages(name: str) -> Iterator[str]:
+        begun.append(name)
+        yield from tree(name)
+
+    todo = ["b", "a"]
+    stored: set[str] = set()
+    for name, page in walk(todo, pages, 4, prompt_seconds=60.0):
+        assert set(begun) - stored == {name}, "what dying here and now would repeat"
+        if isinstance(page, str) and page:
+            todo.append(page)
+        if len(name) == 3 or page == f"{name}y":
+            stored.add(name)
+    assert len(begun) == len(stored) == 14
 
 
 def test_folders_are_listed_at_the_same_time() -> None:

@@ -1,8 +1,9 @@
-"""Lists folders in parallel, hands out their pages in order.
+"""Lists folders, as many at once as the provider's slowness calls for, and hands out their pages.
 
-Folders are taken from the end of a list the caller keeps adding to (depth first), a few ahead of
-the one being handed out; each holds only a few pages in memory. The order depends on the folders
-alone, never on which answer came first.
+Folders are taken from the end of a list the caller keeps adding to (depth first) and handed out in
+the order they were begun. While answers come promptly, one is listed after the other, so that a
+kill costs at most the one at hand; each time an answer is waited for, one more is begun ahead of
+it. Every folder holds only a few pages in memory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ P = TypeVar("P")
 
 PAGES_AHEAD = 2
 """Per folder: what a worker may fetch before the caller has taken it."""
+PROMPT_SECONDS = 0.05
 _LEAVE_SECONDS = 1.0
 
 
@@ -43,9 +45,11 @@ class _Channel(Generic[P]):
             self._changed.notify_all()
             return not self._closed
 
-    def get(self) -> P | _End | Exception:
+    def get(self, patience_seconds: float | None) -> P | _End | Exception | None:
+        """The next page, what ended the listing, or None if neither comes in time."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._items))
+            if not self._changed.wait_for(lambda: bool(self._items), patience_seconds):
+                return None
             item = self._items.popleft()
             self._changed.notify_all()
             return item
@@ -57,14 +61,18 @@ class _Channel(Generic[P]):
 
 
 def walk(
-    todo: list[N], pages: Callable[[N], Iterator[P]], workers: int
+    todo: list[N],
+    pages: Callable[[N], Iterator[P]],
+    workers: int,
+    prompt_seconds: float = PROMPT_SECONDS,
 ) -> Generator[tuple[N, P | ForbiddenError | NotFoundError], None, None]:
     """Every folder's pages, until ``todo`` stays empty.
 
     Args:
         todo: folders to list; the caller appends more while it iterates.
         pages: lists one folder; called in a worker thread.
-        workers: how many folders are listed at once, and how many are begun ahead of the caller.
+        workers: how many folders are listed at once at most.
+        prompt_seconds: an answer that takes longer is a reason to list more of them at once.
 
     Yields folder and page, or folder and the refusal that ended its listing. Other errors are
     raised where they occurred in the order.
@@ -73,6 +81,7 @@ def walk(
     begun: deque[tuple[N, _Channel[P]]] = deque()
     threads: list[threading.Thread] = []
     left = threading.Event()
+    at_once = 1
 
     def work() -> None:
         while (job := jobs.get()) is not None:
@@ -88,21 +97,28 @@ def walk(
                 channel.put(error)
 
     def begin() -> None:
-        while todo and len(begun) < workers:
+        ahead = at_once if at_once > 1 else 0  # besides the one at hand
+        while todo and len(begun) < 1 + ahead:
             job = todo.pop(), _Channel[P]()
             begun.append(job)
             jobs.put(job)
-            if len(threads) < min(workers, len(begun)):
-                thread = threading.Thread(target=work, name="autodesk-listing", daemon=True)
-                threads.append(thread)
-                thread.start()
+        while len(threads) < min(at_once, len(begun)):
+            thread = threading.Thread(target=work, name="autodesk-listing", daemon=True)
+            threads.append(thread)
+            thread.start()
 
-    current: _Channel[P] | None = None
+    def take(channel: _Channel[P]) -> P | _End | Exception:
+        nonlocal at_once
+        while (page := channel.get(prompt_seconds if at_once < workers else None)) is None:
+            at_once += 1
+            begin()
+        return page
+
     try:
         begin()
         while begun:
-            node, current = begun.popleft()
-            while not isinstance(page := current.get(), _End):
+            node, current = begun[0]
+            while not isinstance(page := take(current), _End):
                 begin()
                 if isinstance(page, ForbiddenError | NotFoundError):
                     yield node, page
@@ -110,12 +126,12 @@ def walk(
                 if isinstance(page, Exception):
                     raise page
                 yield node, page
+            begun.popleft()
             begin()
     finally:
         left.set()
-        for channel in (current, *(channel for _, channel in begun)):
-            if channel is not None:
-                channel.close()
+        for _, channel in begun:
+            channel.close()
         for _ in threads:
             jobs.put(None)
         for thread in threads:
