@@ -107,6 +107,19 @@ def test_every_metadata_key_is_described() -> None:
     assert {key for key in keys if f"`{key}`" not in page} == set()
 
 
+def test_the_compose_file_names_what_exists() -> None:
+    blocks = re.findall(r"```yaml\n(# compose.*?)```", text("docs/deployment.md"), re.DOTALL)
+    [compose] = [yaml.safe_load(block) for block in blocks]
+    image, page = text("Dockerfile"), text("docs/deployment.md")
+    for service in compose["services"].values():
+        named = {v.split(":")[0] for v in service["volumes"]} - {"./config"}
+        assert named == set(compose["volumes"])
+        assert all(f"`{name}`" in page or "__" in name for name in service["environment"])
+        assert service.get("command", "dagster code-server").split()[0] in image
+    home = compose["services"]["code"]["environment"]["FILE_CONNECTOR_HOME"]
+    assert f"VOLUME {home}" in image
+
+
 def test_the_example_of_the_reference_is_valid(tmp_path: Path) -> None:
     examples = re.findall(r"```yaml\n(.*?)```", text("docs/endpoints.md"), re.DOTALL)
     path = tmp_path / "endpoints.yaml"
