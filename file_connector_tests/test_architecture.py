@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import re
 import sys
 from pathlib import Path
@@ -108,11 +107,19 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     declared = {normal(name) for name in re.findall(r'"([\w-]+)', declared_block[0])}
     tops = {name.split(".")[0] for path in MODULES for name in imports(path)}
     outside = tops - set(sys.stdlib_module_names) - {"file_connector", "dagster_shared"}
-    owners = importlib.metadata.packages_distributions()
-    used = {normal(owners[name][-1]) for name in outside if name != "google"}
-    used |= {"google-auth"}  # shares the name `google` with others
-    used -= {"pydantic-core", "urllib3"}  # faces of pydantic and requests
+    outside -= {"pydantic_core", "urllib3"}  # faces of pydantic and requests
+    used = {normal(PACKAGES.get(name, name)) for name in outside}
     assert used == declared - {"dagster-webserver"}, "which is a program"
+
+
+PACKAGES = {
+    "dotenv": "python-dotenv",
+    "google": "google-auth",
+    "googleapiclient": "google-api-python-client",
+    "psycopg2": "psycopg2-binary",
+    "yaml": "PyYAML",
+}
+"""Where a package's name is not that of its module."""
 
 
 def normal(name: str) -> str:
