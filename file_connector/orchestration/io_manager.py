@@ -165,10 +165,10 @@ def _metadata(report: RunReport, store: Store, seconds: float) -> dict[str, Any]
 
 
 def _newest(recent: Sequence[Mapping[str, Json]]) -> Sequence[Mapping[str, Json]]:
-    """The latest commit's rows first, and in it what the provider changed last."""
+    """What was written in the latest minute first, and of that what the provider changed last."""
 
     def when(row: Mapping[str, Json]) -> tuple[str, str]:
-        return str(row.get("changed_at") or ""), str(row.get("updated_at") or "")
+        return str(row.get("changed_at") or "")[:16], str(row.get("updated_at") or "")
 
     return sorted(recent, key=when, reverse=True)[:NEWEST]
 

@@ -272,24 +272,19 @@ def test_an_asset_downstream_gets_the_rows_as_a_data_frame(house: House) -> None
     assert len(no_day) == 0
 
 
-def test_what_a_run_wrote_is_shown_first_and_the_newest_of_it_before_the_rest(
-    house: House,
-) -> None:
-    house.plans.sweep_script = listing(
-        *(a_file(f"{99 - day}", updated_at=at(9, day=day)) for day in (3, 9, 1, 7, 5, 2, 8))
-    )
-    told = metadata(house.run())
-    shown = [r.data["file"] for r in told["newest_files"].records]
-    assert shown == ["90.pdf", "91.pdf", "92.pdf", "94.pdf", "96.pdf", "97.pdf"]
-    house.plans.change_scripts = [
-        [
-            Batch(
-                records=[a_file("backdated", updated_at=at(12) - timedelta(days=9000))], cursor="t2"
-            )
-        ]
+def test_what_a_run_wrote_is_shown_first_and_the_newest_of_it_before_the_rest() -> None:
+    def written(at: str, *changed: str) -> list[dict[str, Json]]:
+        return [{"title": c, "updated_at": c, "changed_at": f"2026-03-01T{at}Z"} for c in changed]
+
+    recent = [
+        *written("12:05:09.2", "1999-01-01", "2026-03-01T12:03"),
+        *written("12:05:09.1", "2026-03-01T12:04"),
+        *written("12:00:10.0", "2026-02-27", "2026-03-01T11:59", "2026-02-26", "2026-02-28"),
     ]
-    told = metadata(house.run())
-    assert told["newest_files"].records[0].data["file"] == "backdated.pdf"
+    assert [row["title"] for row in io_manager._newest(recent)] == [
+        "2026-03-01T12:04", "2026-03-01T12:03", "1999-01-01",
+        "2026-03-01T11:59", "2026-02-28", "2026-02-27",
+    ]  # fmt: skip
 
 
 def test_a_long_way_to_a_file_can_be_broken_into_lines() -> None:
