@@ -355,13 +355,10 @@ class SqlStore(ABC):
         def work(conn: Connection) -> SyncState | None:
             stored = self._lock_state(conn, state.endpoint_id)
             now = self._now(conn)
-            held = conn.scalar(
-                select(sync_leases.c.run_id).where(
-                    sync_leases.c.endpoint_id == state.endpoint_id,
-                    sync_leases.c.expires_at > now,
-                )
-            )
-            if stored.version != state.version or held is not None:
+            lease = self._lease_of(conn, state.endpoint_id)
+            if lease is not None and self._living(lease.expires_at, now):
+                return None
+            if stored.version != state.version:
                 return None
             return self._put_state(conn, state, commit_id, now)
 
@@ -502,7 +499,7 @@ class SqlStore(ABC):
             self._lock_state(conn, endpoint_id)
             now = self._now(conn)
             lease = self._lease_of(conn, endpoint_id)
-            if lease is not None and lease.expires_at > now:
+            if lease is not None and self._living(lease.expires_at, now):
                 raise busy(lease.run_id, lease.acquired_at, lease.expires_at)
             silent = (
                 "it ended without closing its row"
@@ -543,6 +540,12 @@ class SqlStore(ABC):
             return lease is not None and lease.run_id == run_id
 
         self._write(work, landed)
+
+    def _living(self, expires_at: datetime, now: datetime) -> bool:
+        """Whether a lease still holds. One that ends later than any can was taken by a clock that
+        was wrong, and is not renewed: a living run's would be right again by now."""
+        longest = max(self._lease, timedelta(seconds=LEASE_SECONDS))
+        return now < expires_at <= now + longest + timedelta(minutes=1)
 
     def _lease_of(self, conn: Connection, endpoint_id: str) -> SqlRow[Any] | None:
         return conn.execute(

@@ -18,14 +18,10 @@ from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.guards import Unopened
 from file_connector.orchestration.io_manager import ChangeSet
 from file_connector.orchestration.resources import resource_key
+from file_connector.orchestration.runs import ENDPOINT_TAG, MODE_TAG
 
 FIRST_DAY = date(2026, 1, 1)
 """First daily partition (UTC) of an endpoint that names none."""
-
-MODE_TAG = "file_connector/mode"
-"""Run tag of scheduled runs. A run without it was asked for by a person and re-reads its days."""
-
-ENDPOINT_TAG = "file_connector/endpoint"
 
 IO_MANAGER_KEY = "supabase_io_manager"
 QUARANTINE = "quarantined"
@@ -66,13 +62,13 @@ def build_asset(
     def files(context: dg.AssetExecutionContext) -> ChangeSet:
         with told_to_dagster():
             store = context.resources.supabase.store()
-            state = store.state(endpoint.id)
             connectors = getattr(context.resources, connector_key)
             try:
                 connector = connectors.connector(endpoint, store)
             except FileConnectorError as error:
-                connector = Unopened(error, state)
-            mode = _mode(context.run.tags.get(MODE_TAG), first=state.cursor is None)
+                connector = Unopened(error, store.state(endpoint.id))
+            chosen = context.has_partition_key or context.has_partition_key_range
+            mode = _mode(context.run.tags.get(MODE_TAG), chosen)
             window = context.partition_time_window if mode is Mode.WINDOW else None
             return ChangeSet(
                 identity=endpoint.identity,
@@ -134,12 +130,12 @@ def tag_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
 
 
-def _mode(asked: str | None, *, first: bool) -> Mode:
-    """A person's click re-reads the chosen days; the very first one brings everything, because
-    until then there is nothing a window could be compared with."""
+def _mode(asked: str | None, chosen: bool) -> Mode:
+    """A person's click re-reads the days that were chosen, or with none chosen does what a
+    scheduled run does."""
     if asked is not None and asked in {m.value for m in Mode}:
         return Mode(asked)
-    return Mode.INCREMENTAL if first else Mode.WINDOW
+    return Mode.WINDOW if chosen else Mode.INCREMENTAL
 
 
 def _describe(endpoint: Endpoint, deployment: Deployment) -> str:

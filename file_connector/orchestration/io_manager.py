@@ -18,6 +18,7 @@ from file_connector.errors import BusyError, one_line, redact
 from file_connector.models import Identity, Json, Mode, Outcome, RunCounts, RunReport
 from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.resources import SupabaseResource
+from file_connector.orchestration.runs import COUNTED_TAG, run_id_of
 from file_connector.sync.run import SyncRun
 
 if TYPE_CHECKING:
@@ -103,13 +104,16 @@ def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunRe
             store,
             changes.mode,
             window=changes.window,
-            run_id=f"{context.run_id}:{changes.identity.endpoint_id}",
+            run_id=run_id_of(context.run_id, changes.identity.endpoint_id),
             on_commit=_Progress(context),
         )
         try:
             return run.drain()
         except BusyError as busy:
             if time.monotonic() >= give_up:
+                context.step_context.instance.add_run_tags(
+                    context.run_id, {COUNTED_TAG: context.run_id}
+                )
                 raise
             context.log.info(f"waiting: {busy}")
         time.sleep(BUSY_POLL_SECONDS)

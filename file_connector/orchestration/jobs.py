@@ -23,21 +23,20 @@ from file_connector.endpoints.loader import Catalog
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import (
     ConfigurationError,
-    FileConnectorError,
-    TransientError,
     one_line,
     redact,
 )
 from file_connector.models import Json, Mode, Outcome
-from file_connector.orchestration.factory import ENDPOINT_TAG, FIRST_DAY, MODE_TAG
+from file_connector.orchestration.factory import FIRST_DAY
 from file_connector.orchestration.failures import told_to_dagster
-from file_connector.orchestration.schedules import (
+from file_connector.orchestration.runs import (
+    ENDPOINT_TAG,
+    MODE_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
-    Mirror,
     bury_the_dead,
-    days_to_cover,
 )
+from file_connector.orchestration.schedules import Mirror, days_to_cover
 from file_connector.times import utc_now
 
 NAME = "connector_jobs"
@@ -115,9 +114,9 @@ def empty_mailbox(
         try:
             if job.instance_id in refusals:
                 raise ConfigurationError(f"quarantined: {refusals[job.instance_id]}")
-            requests.append(_run_request(job, endpoints[job.instance_id], store, now))
-        except FileConnectorError as error:
-            status = control.fail(job, redact(error), retry=isinstance(error, TransientError))
+            requests.append(_run_request(job, endpoints[job.instance_id], instance, now))
+        except ConfigurationError as error:
+            status = control.fail(job, redact(error), retry=False)
             told.append(f"job {job.id} is {status}: {error}")
     for sentence in told:
         log.info("%s", one_line(redact(sentence)))
@@ -129,13 +128,14 @@ def empty_mailbox(
 # -- a claimed job -> a run ----------------------------------------------------------------------
 
 
-def _run_request(job: Job, endpoint: Endpoint, store: Store, now: datetime) -> dg.RunRequest:
-    """Raises ConfigurationError if there can be no such run, and what the store raises."""
+def _run_request(
+    job: Job, endpoint: Endpoint, instance: dg.DagsterInstance, now: datetime
+) -> dg.RunRequest:
+    """Raises ConfigurationError if there can be no such run."""
     tags = {JOB_TAG: _key(job), ENDPOINT_TAG: endpoint.id}
     if job.kind in _MODES:
         tags[MODE_TAG] = _MODES[job.kind].value
-        state, status = store.state(endpoint.id), store.status(endpoint.id)
-        first, last = days_to_cover(endpoint, status, state, now)
+        first, last = days_to_cover(endpoint, instance, now)
     else:
         first, last = _days(job.payload, endpoint, now)
     tags |= {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}

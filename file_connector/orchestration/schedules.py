@@ -21,16 +21,25 @@ from file_connector.destination.base import EndpointStatus, Store
 from file_connector.endpoints.loader import Catalog
 from file_connector.endpoints.schema import CronSchedule, Endpoint, IntervalSchedule
 from file_connector.errors import FileConnectorError, one_line, redact
-from file_connector.models import Mode, SyncState
+from file_connector.models import Mode
 from file_connector.orchestration.factory import (
-    ENDPOINT_TAG,
     FIRST_DAY,
-    MODE_TAG,
 )
 from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.guards import Hurried, Unopened
 from file_connector.orchestration.resources import resource_key
-from file_connector.sync.plan import backoff, decide
+from file_connector.orchestration.runs import (
+    ENDPOINT_TAG,
+    MODE_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    bury_the_dead,
+    count,
+    in_flight,
+    last_day_told,
+    other_writer,
+)
+from file_connector.sync.plan import decide
 from file_connector.times import utc_now
 
 PROBE_SECONDS = 20.0
@@ -39,18 +48,6 @@ MAX_DAYS = 31
 events (some 20 kB and 50 ms on SQLite), and the very first run would have hundreds."""
 
 DAY_MINUTES = 24 * 60
-RANGE_START_TAG = "dagster/asset_partition_range_start"
-RANGE_END_TAG = "dagster/asset_partition_range_end"
-MAX_RETRIES_TAG = "dagster/max_retries"
-_IN_PROGRESS = (
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-_WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
-GRACE = timedelta(minutes=3)
-"""A run in progress for longer than this that holds no living lease has lost its process."""
-
 log = logging.getLogger(__name__)
 
 
@@ -101,22 +98,21 @@ def evaluate(
     now: datetime,
 ) -> dg.RunRequest | dg.SkipReason:
     """What the tick at ``now`` leads to. Raises what the store raises: that is a failed tick."""
-    state = store.state(endpoint.id)
+    found = [bury_the_dead(endpoint, store, instance, now), count(endpoint, store, instance, now)]
     try:
         connector: Connector = open_connector(endpoint, store)
     except FileConnectorError as error:
-        connector = Unopened(error, state)
-    lost = bury_the_dead(endpoint, store, instance, now)
+        connector = Unopened(error, store.state(endpoint.id))
     with closing(Hurried(connector, PROBE_SECONDS)) as hurried:
         decision = decide(endpoint.identity, hurried, store, now)
-    why = one_line(redact(f"{lost}; {decision.why}" if lost else decision.why))
+    why = one_line(redact("; ".join([*filter(None, found), decision.why])))
     if not decision.run:
         return dg.SkipReason(why)
-    busy = in_flight(endpoint.id, instance)
+    busy = in_flight(endpoint.id, instance) or other_writer(endpoint.id, store, instance)
     if busy is not None:
         return dg.SkipReason(f"{busy}; this tick would have launched one: {why}")
     log.info("endpoint '%s': %s", endpoint.id, why)
-    first, last = days_to_cover(endpoint, store.status(endpoint.id), state, now)
+    first, last = days_to_cover(endpoint, instance, now)
     return dg.RunRequest(
         tags={
             MODE_TAG: Mode.INCREMENTAL.value,
@@ -128,96 +124,14 @@ def evaluate(
 
 
 def days_to_cover(
-    endpoint: Endpoint, status: EndpointStatus | None, state: SyncState, now: datetime
+    endpoint: Endpoint, instance: dg.DagsterInstance, now: datetime
 ) -> tuple[date, date]:
-    """The daily partitions a run at ``now`` brings up to date, first and last: from the day of the
-    last success, so that midnight and outages leave no hole; for the first sync, from the start
-    date."""
+    """The daily partitions a run at ``now`` brings up to date, first and last: from the last day a
+    scheduled run told Dagster of, so that neither midnight nor an outage nor what went on without
+    Dagster leaves a hole; before the first such run, from the start date."""
     today = now.astimezone(timezone.utc).date()
-    start = endpoint.start_date or FIRST_DAY
-    covered = status.last_success_at if status else None
-    if covered is not None and state.cursor is not None:
-        start = max(start, covered.astimezone(timezone.utc).date())
-    start = min(max(start, today - timedelta(days=MAX_DAYS - 1)), today)
-    return start, today
-
-
-def bury_the_dead(
-    endpoint: Endpoint, store: Store, instance: dg.DagsterInstance, now: datetime
-) -> str | None:
-    """Declare failed what is in progress but has no process any more; what it found, in words.
-
-    A run whose whole process tree was killed stays "started" in Dagster for good and would block
-    its endpoint's pool, other people's runs included; so every tick looks, whatever the provider
-    says. A lost scheduled run counts as a failed one: the first is followed by another at once,
-    later ones in a row after a back-off. Lost runs that a person asked for are
-    for Dagster to retry.
-    """
-    lost = None
-    for record in _running(endpoint.id, instance):
-        run = record.dagster_run
-        if not _is_dead(record, store, instance, now):
-            continue
-        lost = f"run {run.run_id[:8]} lost its process"
-        log.warning("endpoint '%s': %s", endpoint.id, lost)
-        if MODE_TAG in run.tags:
-            status = store.status(endpoint.id)
-            failures = status.failures if status else 0
-            retry_at = now + backoff(failures) if failures else now
-            store.note_failure(endpoint.identity, now, lost, retry_at)
-            instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
-        instance.report_run_failed(
-            run,
-            "The run's process is gone: it holds no lease and says nothing. Nothing that"
-            " it stored is lost; the next run goes on from there.",
-        )
-    return lost
-
-
-def in_flight(endpoint_id: str, instance: dg.DagsterInstance) -> str | None:
-    """What already waits or runs for this endpoint, in words; None if the way is free."""
-    for record in _running(endpoint_id, instance):
-        run = record.dagster_run
-        return f"run {run.run_id[:8]} is {run.status.value.lower()}"
-    waiting = instance.get_run_records(
-        dg.RunsFilter(statuses=_WAITING, tags={ENDPOINT_TAG: endpoint_id}), limit=1
-    )
-    if waiting:
-        return f"run {waiting[0].dagster_run.run_id[:8]} waits in the queue"
-    return None
-
-
-def _running(endpoint_id: str, instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
-    return [
-        record
-        for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS))
-        if endpoint_id in _endpoints_of(record.dagster_run)
-    ]
-
-
-def _endpoints_of(run: dg.DagsterRun) -> set[str]:
-    keys = run.asset_selection or ()
-    found = {key.path[1] for key in keys if len(key.path) == 2 and key.path[0] == "files"}
-    return found | {value for key, value in run.tags.items() if key == ENDPOINT_TAG}
-
-
-def _is_dead(
-    record: dg.RunRecord, store: Store, instance: dg.DagsterInstance, now: datetime
-) -> bool:
-    """Whether nobody works on a run any more: no event for a while, and none of its endpoints has
-    a living lease (a working run renews it every few seconds)."""
-    run = record.dagster_run
-    events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
-    newest = events[0].timestamp if events else record.create_timestamp.timestamp()
-    if now.timestamp() - newest < GRACE.total_seconds():
-        return False
-    return not any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run))
-
-
-def _leased(store: Store, endpoint_id: str) -> bool:
-    """Whether a living run holds the endpoint: then, and only then, a state read just now cannot
-    be put back (another writer in between counts as alive, too)."""
-    return store.advance(store.state(endpoint_id)) is None
+    start = max(endpoint.start_date or FIRST_DAY, last_day_told(endpoint.id, instance))
+    return min(max(start, today - timedelta(days=MAX_DAYS - 1)), today), today
 
 
 class Mirror:

@@ -16,6 +16,7 @@ from file_connector.models import Identity, SyncState
 
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=1)
+LONGEST_SWEEP_GAP = timedelta(hours=25)
 BLIND_RETRY = timedelta(hours=1)
 BLIND_TRIES = 3
 """What could not be seen is tried again at once so often, then only every BLIND_RETRY."""
@@ -40,7 +41,12 @@ def decide(identity: Identity, connector: Connector, store: Store, now: datetime
     """
     state = store.state(identity.endpoint_id)
     status = store.status(identity.endpoint_id)
-    if status is not None and status.failures and status.retry_at and status.retry_at > now:
+    if (
+        status is not None
+        and status.failures
+        and status.retry_at
+        and _ahead(status.retry_at, now, 2 * LONGEST_RETRY)
+    ):
         return Decision(False, _failing(status, status.retry_at, now))
     failing = status is not None and status.failures > 0 and status.retry_at is not None
     pending = pending_work(identity, connector, state, now)
@@ -87,13 +93,22 @@ def pending_work(
         return "the sweep goes on"
     if sweep_due(identity.endpoint_id, state, now):
         return "the daily sweep is due"
-    if state.blind and (state.synced_at is None or now - state.synced_at >= BLIND_RETRY):
+    if state.blind and (state.synced_at is None or abs(now - state.synced_at) >= BLIND_RETRY):
         return _unseen(state)
     return None
 
 
 def _unseen(state: SyncState) -> str:
     return f"{len(state.blind)} folder(s) could not be seen last time"
+
+
+def baseline_missing(connector: Connector, state: SyncState) -> bool:
+    """Whether there is no complete listing of this scope by this account."""
+    return (
+        state.cursor is None
+        or scope_changed(connector, state)
+        or principal_changed(connector, state)
+    )
 
 
 def scope_changed(connector: Connector, state: SyncState) -> bool:
@@ -128,7 +143,13 @@ def next_sweep_at(endpoint_id: str, state: SyncState) -> datetime | None:
 
 def sweep_due(endpoint_id: str, state: SyncState, now: datetime) -> bool:
     due = next_sweep_at(endpoint_id, state)
-    return due is not None and (now >= due or state.confirmed)
+    return due is not None and (state.confirmed or not _ahead(due, now, LONGEST_SWEEP_GAP))
+
+
+def _ahead(moment: datetime, now: datetime, at_most: timedelta) -> bool:
+    """Whether ``moment`` is still to come. One further off than it can be was noted by a clock that
+    was wrong, and nothing may wait for it."""
+    return now < moment <= now + at_most
 
 
 def backoff(failures: int) -> timedelta:

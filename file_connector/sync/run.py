@@ -153,6 +153,7 @@ class SyncRun:
         started_at = self._now()
         self._started = self._monotonic()
         try:
+            self._settle_mode()
             self._store.begin_run(self._identity, self._mode, self._run_id)
         except FileConnectorError as error:
             error.endpoint = self._identity.endpoint_id
@@ -204,6 +205,15 @@ class SyncRun:
             swept=self._tally.swept,
             notes=tuple(self._tally.notes),
         )
+
+    def _settle_mode(self) -> None:
+        """Chosen days are compared with what is held; where that is nothing, or is another folder's
+        or account's, everything is listed."""
+        if self._mode is not Mode.WINDOW:
+            return
+        state = self._store.state(self._identity.endpoint_id)
+        if plan.baseline_missing(self._connector, state):
+            self._mode, self._window_span = Mode.INCREMENTAL, None
 
     # -- what a run consists of ------------------------------------------------------------------
 

@@ -56,7 +56,8 @@ from file_connector.destination.open import open_store
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import sync_leases, sync_state
 from file_connector.models import Identity, Outcome, RunReport, SyncState
-from file_connector.orchestration.factory import ENDPOINT_TAG, asset_key
+from file_connector.orchestration.factory import asset_key
+from file_connector.orchestration.runs import ENDPOINT_TAG
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
 from file_connector.sync.plan import next_sweep_at

@@ -35,7 +35,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from file_connector.destination.open import open_store
 from file_connector.models import Outcome
-from file_connector.orchestration.factory import ENDPOINT_TAG
+from file_connector.orchestration.runs import ENDPOINT_TAG
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
 from file_connector.times import utc_now

@@ -16,7 +16,7 @@ from file_connector.errors import (
     TransientError,
     remember_secrets,
 )
-from file_connector.models import Batch, Blind, Json, Mode
+from file_connector.models import Batch, Blind, Json, Mode, Outcome
 from file_connector.orchestration import io_manager
 from file_connector_tests.builders import a_file, an_identity, at
 from file_connector_tests.orchestration.conftest import House
@@ -104,6 +104,16 @@ def test_a_newcomers_first_click_brings_all_files(house: House) -> None:
     result = house.run(scheduled=False)
     assert metadata(result)["mode"] == "incremental"
     assert house.rows() == {"old", "new"}
+
+
+def test_a_run_without_chosen_days_does_what_a_scheduled_one_does(synced: House) -> None:
+    """Launched from the job's page, or over the API, with neither our tag nor a partition."""
+    synced.plans.change_scripts = [[Batch(records=[a_file("c")], cursor="t2")]]
+    job = synced.definitions().resolve_job_def("plans_sync")
+    result = job.execute_in_process(instance=synced.instance, raise_on_error=False)
+    assert metadata(result)["mode"] == "incremental"
+    assert synced.rows() == {"a", "b", "c"}
+    assert synced.store.state("plans").cursor == "t2"
 
 
 def test_s20_a_partial_run_is_no_success_but_keeps_what_it_saw(house: House) -> None:
@@ -196,12 +206,16 @@ def test_s41_a_run_waits_for_the_other_writer_and_then_says_so(
     assert "the-other-one" in failed.error.message
     assert "waiting: " in everything_said(synced)
 
+    synced.store.finish_run("the-other-one", Outcome.COMPLETE, "", 0, 0)
+    assert isinstance(synced.tick(datetime.now(timezone.utc)), dg.SkipReason)
+    status = synced.store.status("plans")
+    assert status is not None
+    assert status.failures == 0, "to have waited in vain is no failure of the endpoint"
+
 
 def test_s41_a_run_goes_on_when_the_other_writer_is_done(
     synced: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from file_connector.models import Outcome
-
     store = synced.store
     store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, "the-other-one")
     monkeypatch.setattr(

@@ -13,16 +13,21 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import make_url
 
 from file_connector.deployment import Deployment
-from file_connector.destination.base import Store
 from file_connector.destination.control import ControlPlane, control_plane
 from file_connector.destination.open import open_store
 from file_connector.endpoints.loader import Catalog
-from file_connector.errors import ReconnectError, TransientError
-from file_connector.models import Batch, Mode, Outcome, SyncState
+from file_connector.errors import ReconnectError
+from file_connector.models import Batch, Mode, Outcome
 from file_connector.orchestration import jobs
 from file_connector.orchestration.build import build_definitions
-from file_connector.orchestration.factory import ENDPOINT_TAG, MODE_TAG, asset_key
-from file_connector.orchestration.schedules import GRACE, RANGE_END_TAG, RANGE_START_TAG
+from file_connector.orchestration.factory import asset_key
+from file_connector.orchestration.runs import (
+    ENDPOINT_TAG,
+    GRACE,
+    MODE_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+)
 from file_connector.times import utc_now
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.endpoints.fakes import a_registry
@@ -224,27 +229,6 @@ def test_days_that_cannot_be_read_fail_at_once(office: Office, days: str, told: 
     status, _, error = office.job(job)
     assert status == "failed"
     assert told in error
-
-
-class Away:
-    """A store whose states cannot be read just now."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def state(self, endpoint_id: str) -> SyncState:
-        raise TransientError("the database has no free connection")
-
-
-def test_a_job_whose_run_cannot_be_made_just_now_goes_back(office: Office) -> None:
-    job = office.enqueue()
-    away: Any = Away(office.store)
-    said = jobs.empty_mailbox(office.catalog(), office.control, away, office.instance, utc_now())
-    assert "no free connection" in skipped(said)
-    assert office.job(job)[:2] == ("queued", 1)
 
 
 def test_days_in_the_future_end_today(office: Office) -> None:

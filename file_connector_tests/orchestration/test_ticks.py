@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
@@ -14,10 +15,12 @@ from dagster._core.test_utils import create_run_for_test
 
 from file_connector.destination.base import Store
 from file_connector.errors import ConfigurationError, TransientError, remember_secrets
-from file_connector.models import Mode, Probe, SyncState
-from file_connector.orchestration import schedules
-from file_connector.orchestration.factory import ENDPOINT_TAG, MODE_TAG, asset_key
+from file_connector.models import Mode, Outcome, Probe
+from file_connector.orchestration import runs, schedules
+from file_connector.orchestration.factory import asset_key
 from file_connector.orchestration.resources import SupabaseResource
+from file_connector.orchestration.runs import ENDPOINT_TAG, MODE_TAG
+from file_connector.sync.plan import sweep_due
 from file_connector.times import utc_now
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.orchestration.conftest import House
@@ -57,30 +60,54 @@ def test_a_change_launches_a_run(synced: House) -> None:
     launched(synced.tick(utc_now()))
 
 
-def test_s51_the_run_covers_all_days_since_the_last_success(house: House) -> None:
-    endpoint = house.endpoint()
-    state = house.store.state("plans")
-    late = utc_now().replace(hour=23, minute=58)
-    house.store.note_success(endpoint.identity, late)
-    covered = schedules.days_to_cover(
-        endpoint,
-        house.store.status("plans"),
-        SyncState("plans", cursor="t1"),
-        late + timedelta(minutes=5),
+def covered(tags: dict[str, str]) -> tuple[str, str]:
+    return tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]
+
+
+def succeeded(house: House, day: str, *, by_schedule: bool = True) -> None:
+    """Dagster remembers a successful run that covered days to this one."""
+    create_run_for_test(
+        house.instance,
+        job_name="plans_sync",
+        status=dg.DagsterRunStatus.SUCCESS,
+        tags={
+            ENDPOINT_TAG: "plans",
+            "dagster/asset_partition_range_start": day,
+            "dagster/asset_partition_range_end": day,
+            **({MODE_TAG: "incremental"} if by_schedule else {}),
+        },
     )
-    assert covered == (late.date(), late.date() + timedelta(days=1))
-    assert schedules.days_to_cover(endpoint, None, state, late)[1] == late.date()
 
 
-def test_s45_after_an_outage_one_run_covers_it_and_no_more_than_a_month(house: House) -> None:
-    endpoint = house.endpoint()
-    cursor = SyncState("plans", cursor="t1")
+def test_s51_the_run_covers_all_days_since_the_last_success(synced: House) -> None:
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    midnight = utc_now().replace(hour=0, minute=3) + timedelta(days=1)
+    yesterday = (midnight - timedelta(days=1)).date().isoformat()
+    succeeded(synced, yesterday)
+    assert covered(launched(synced.tick(midnight))) == (yesterday, midnight.date().isoformat())
+
+
+def test_s45_after_an_outage_one_run_covers_it_and_no_more_than_a_month(synced: House) -> None:
     now = utc_now()
-    for days_down, days_covered in ((0, 1), (2, 3), (700, schedules.MAX_DAYS)):
-        house.store.note_success(endpoint.identity, now - timedelta(days=days_down))
-        first, last = schedules.days_to_cover(endpoint, house.store.status("plans"), cursor, now)
-        assert (last - first).days + 1 == days_covered
-        assert last == now.date()
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    for days_down, days_covered in ((700, schedules.MAX_DAYS), (2, 3), (0, 1)):
+        last = (now - timedelta(days=days_down)).date().isoformat()
+        succeeded(synced, last)
+        first = (now - timedelta(days=days_covered - 1)).date().isoformat()
+        assert covered(launched(synced.tick(now))) == (first, now.date().isoformat())
+
+
+def test_a_day_that_dagster_was_not_told_of_is_covered_by_the_next_run(synced: House) -> None:
+    """Rows may be right without Dagster: a run killed after its last commit, the command line, one
+    day somebody clicked. None of these is what the schedule covered."""
+    now = utc_now()
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    told = (now - timedelta(days=4)).date().isoformat()
+    today = now.date().isoformat()
+    succeeded(synced, told)
+    synced.store.note_success(synced.endpoint().identity, now)
+    succeeded(synced, today, by_schedule=False)
+    assert covered(launched(synced.tick(now))) == (told, today)
 
 
 def test_the_first_sync_never_begins_before_the_start_date(house: House) -> None:
@@ -200,10 +227,16 @@ def a_run(house: House, status: dg.DagsterRunStatus, *, by_schedule: bool = True
         house.instance,
         job_name="plans_sync",
         status=status,
-        tags={ENDPOINT_TAG: "plans"} if by_schedule else {},
+        tags={ENDPOINT_TAG: "plans", MODE_TAG: "incremental"} if by_schedule else {},
         asset_selection=frozenset({asset_key("plans")}),
     )
     return run
+
+
+def status_of(house: House, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = house.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
@@ -224,7 +257,7 @@ def test_s41_a_run_from_the_ui_counts_as_well(synced: House) -> None:
 def test_s41_a_run_whose_process_vanished_is_declared_failed(synced: House) -> None:
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     dead = a_run(synced, dg.DagsterRunStatus.STARTED)
-    later = utc_now() + schedules.GRACE + timedelta(seconds=1)
+    later = utc_now() + runs.GRACE + timedelta(seconds=1)
     launched(synced.tick(later))
     run = synced.instance.get_run_by_id(dead.run_id)
     assert run is not None
@@ -235,11 +268,88 @@ def test_s41_a_long_run_that_renews_its_lease_is_left_alone(synced: House) -> No
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     long = a_run(synced, dg.DagsterRunStatus.STARTED)
     synced.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, f"{long.run_id}:plans")
-    later = utc_now() + schedules.GRACE + timedelta(hours=1)
+    later = utc_now() + runs.GRACE + timedelta(hours=1)
     assert long.run_id[:8] in skipped(synced.tick(later))
     run = synced.instance.get_run_by_id(long.run_id)
     assert run is not None
     assert run.status is dg.DagsterRunStatus.STARTED
+
+
+def test_s41_a_run_that_was_never_handed_over_is_given_up(synced: House) -> None:
+    """Who made it died before it stood in the queue: nobody will ever start it."""
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    orphan = a_run(synced, dg.DagsterRunStatus.NOT_STARTED)
+    launched(synced.tick(utc_now() + runs.GRACE + timedelta(seconds=1)))
+    assert status_of(synced, orphan) is dg.DagsterRunStatus.FAILURE
+
+
+def test_s41_any_tick_buries_the_dead_of_all_endpoints(synced: House) -> None:
+    """An endpoint without a schedule has no tick of its own that could free its pool."""
+    dead = create_run_for_test(
+        synced.instance,
+        job_name="models_sync",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={ENDPOINT_TAG: "models"},
+        asset_selection=frozenset({asset_key("models")}),
+    )
+    said = skipped(synced.tick(utc_now() + runs.GRACE_OF_OTHERS + timedelta(seconds=1)))
+    assert said.startswith("no change since ")
+    assert status_of(synced, dead) is dg.DagsterRunStatus.FAILURE
+
+
+def test_s41_a_writer_beyond_dagster_is_named_and_not_run_into(synced: House) -> None:
+    """The command line syncs for an hour: no tick launches a run that could only wait and fail."""
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    synced.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, "by-hand")
+    said = skipped(synced.tick(utc_now()))
+    assert "run by-hand is writing" in said
+    assert "2 changes waiting" in said
+    synced.store.finish_run("by-hand", Outcome.COMPLETE, "", 0, 0)
+    launched(synced.tick(utc_now()))
+
+
+def test_s44_runs_that_die_without_a_verdict_back_off(synced: House) -> None:
+    """A process that is killed each time (out of memory, say) cannot note its own failure."""
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    now = utc_now()
+    launches = 0
+    for _ in range(288):
+        now += timedelta(minutes=5)
+        if isinstance(synced.tick(now), dg.RunRequest):
+            launches += 1
+            a_run(synced, dg.DagsterRunStatus.FAILURE)
+    assert launches <= 2 + 4 + 24, "after the first two: 5, 10, 20, 40 minutes, then hourly"
+    assert "ended without a verdict" in skipped(synced.tick(now + timedelta(minutes=1)))
+    status = synced.store.status("plans")
+    assert status is not None
+    assert status.failures == launches
+
+
+def test_s44_a_run_that_told_its_failure_is_not_counted_twice(synced: House) -> None:
+    synced.plans.probe_answer = Probe(True, "2 changes waiting")
+    synced.plans.change_scripts = [[TransientError("the host is dead.")]]
+    assert not synced.run().success
+    skipped(synced.tick(utc_now() + timedelta(minutes=1)))
+    status = synced.store.status("plans")
+    assert status is not None
+    assert status.failures == 1
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)], ids=str)
+def test_s17_a_clock_that_jumped_stops_nothing(synced: House, jump: timedelta) -> None:
+    """Everything was noted by a clock that was wrong; then it is set right."""
+    wrong = utc_now() + jump
+    synced.store.note_failure(
+        synced.endpoint().identity, wrong, "no answer", wrong + timedelta(minutes=5)
+    )
+    state = synced.store.state("plans")
+    synced.store.advance(replace(state, synced_at=wrong, swept_at=wrong))
+    dead = a_run(synced, dg.DagsterRunStatus.STARTED, by_schedule=False)
+    now = utc_now() + runs.GRACE + timedelta(seconds=1)
+    launched(synced.tick(now))
+    assert status_of(synced, dead) is dg.DagsterRunStatus.FAILURE
+    state = synced.store.state("plans")
+    assert sweep_due("plans", state, now)
 
 
 def test_s41_the_runs_of_other_endpoints_do_not_matter(synced: House) -> None:

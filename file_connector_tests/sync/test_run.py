@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from file_connector.destination.base import Store
+from file_connector.destination.sqlite import SqliteStore
 from file_connector.errors import (
     BugError,
     BusyError,
@@ -469,6 +472,29 @@ class TestWindow:
         again = self.days(source, store)
         assert (again.counts.inserted, again.counts.updated, again.counts.tombstoned) == (0, 0, 0)
 
+    @pytest.mark.parametrize("what", ["cursor", "scope", "account"])
+    def test_s40_without_a_baseline_to_compare_with_everything_is_listed(
+        self, store: Store, what: str
+    ) -> None:
+        """Chosen days of another folder say nothing about the rows of the old one."""
+        inside = at(10, day=2)
+        source = synced(store, a_file("old", updated_at=inside))
+        if what == "scope":
+            source.scope = "another root"
+        elif what == "account":
+            source.principal = "another robot"
+        else:
+            store.reset(ME.endpoint_id)
+        source.window_script = [Batch(records=[a_file("new", updated_at=inside)], done=True)]
+        source.sweep_script = listing(a_file("new", updated_at=inside), a_file("far"), cursor="n1")
+        source.truth = {"old": GoneReason.DELETED}
+        report = self.days(source, store)
+        assert report.mode is Mode.INCREMENTAL
+        assert store.runs(ME.endpoint_id, limit=1)[0].mode is Mode.INCREMENTAL
+        assert source.named("window") == []
+        assert live(store, "old", "new", "far") == {"new", "far"}
+        assert store.state(ME.endpoint_id).cursor == "n1"
+
     def test_a_window_that_just_stops_is_our_bug(self, store: Store) -> None:
         source = synced(store, a_file("a", updated_at=at(10, day=2)))
         source.window_script = [Batch()]
@@ -477,6 +503,21 @@ class TestWindow:
 
 
 class TestOneWriter:
+    def test_s41_a_lease_taken_by_a_clock_that_was_wrong_blocks_nobody(
+        self, tmp_path: Path
+    ) -> None:
+        """The machine's clock ran a day ahead, the holder was killed, the clock was set right."""
+        clock = [NOON + timedelta(days=1)]
+        store = SqliteStore(tmp_path / "supabase.db", clock=lambda: clock[0])
+        store.begin_run(ME, Mode.INCREMENTAL, "dead")
+        clock[0] = NOON
+        state = store.state(ME.endpoint_id)
+        assert store.advance(replace(state, pass_no=1)) is not None
+        store.begin_run(ME, Mode.INCREMENTAL, "next")
+        with pytest.raises(BusyError):
+            store.begin_run(ME, Mode.INCREMENTAL, "one too many")
+        store.close()
+
     def test_s41_the_second_run_is_told_who_works(self, store: Store) -> None:
         source = synced(store, a_file("a"))
         other = SyncRun(ME, synced(store), store, now=lambda: NOON)

@@ -1,0 +1,195 @@
+"""What has become of an endpoint's runs: which are under way, which have lost their process, which
+failed without a word.
+
+Dagster knows its runs, the store knows who holds an endpoint's lease; only both together tell a
+long run from a dead one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+
+from file_connector.destination.base import Store
+from file_connector.endpoints.schema import Endpoint
+from file_connector.models import Mode, Outcome
+from file_connector.sync.plan import backoff
+
+MODE_TAG = "file_connector/mode"
+"""Run tag of scheduled runs. A run without it was asked for by a person and re-reads its days."""
+
+ENDPOINT_TAG = "file_connector/endpoint"
+
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+MAX_RETRIES_TAG = "dagster/max_retries"
+_IN_PROGRESS = (
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+_WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+GRACE = timedelta(minutes=2)
+"""A run in progress that says nothing for longer than this and holds no living lease has lost its
+process; so has one that never got as far as the queue."""
+
+GRACE_OF_OTHERS = timedelta(minutes=15)
+COUNTED_TAG = "file_connector/counted"
+"""Run tag: the failure of the run of this id is noted, or is none of the endpoint's."""
+
+log = logging.getLogger(__name__)
+
+
+def run_id_of(dagster_run_id: str, endpoint_id: str) -> str:
+    """How a run of Dagster is called in ``sync_runs``: one run may serve several endpoints."""
+    return f"{dagster_run_id}:{endpoint_id}"
+
+
+def last_day_told(endpoint_id: str, instance: dg.DagsterInstance) -> date:
+    """Up to which day a scheduled run told Dagster that all is well."""
+    for record in instance.get_run_records(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=_by_itself(endpoint_id)), limit=1
+    ):
+        return date.fromisoformat(record.dagster_run.tags[RANGE_END_TAG])
+    return date.min
+
+
+def _by_itself(endpoint_id: str) -> dict[str, str | list[str]]:
+    """Tags of the runs that no person asked for by choosing days."""
+    return {ENDPOINT_TAG: endpoint_id, MODE_TAG: [Mode.INCREMENTAL.value, Mode.SWEEP.value]}
+
+
+def bury_the_dead(
+    endpoint: Endpoint, store: Store, instance: dg.DagsterInstance, now: datetime
+) -> str | None:
+    """Declare failed what is in progress but has no process any more; what was found of this
+    endpoint, in words.
+
+    A run whose whole process tree was killed stays "started" in Dagster for good and would block
+    its endpoint's pool, other people's runs included; so every tick looks, whatever the provider
+    says, and late also at other endpoints, some of which have no ticks. What follows a lost
+    scheduled run is for the next ticks to say; lost runs that a person asked for are for Dagster to
+    retry.
+    """
+    lost = None
+    statuses = [*_IN_PROGRESS, dg.DagsterRunStatus.NOT_STARTED]
+    for record in instance.get_run_records(dg.RunsFilter(statuses=statuses)):
+        run = record.dagster_run
+        mine = endpoint.id in _endpoints_of(run)
+        grace = GRACE if mine else GRACE_OF_OTHERS
+        if not _is_dead(record, store, instance, now, grace):
+            continue
+        found = f"run {run.run_id[:8]} lost its process"
+        log.warning("endpoint '%s': %s", ", ".join(sorted(_endpoints_of(run))), found)
+        if mine:
+            lost = found
+        if MODE_TAG in run.tags:
+            instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
+        instance.report_run_failed(
+            run,
+            "The run's process is gone: it holds no lease and says nothing. Nothing that"
+            " it stored is lost; the next run goes on from there.",
+        )
+    return lost
+
+
+def count(
+    endpoint: Endpoint, store: Store, instance: dg.DagsterInstance, now: datetime
+) -> str | None:
+    """Note the failure of a scheduled run that could not do so itself (killed, out of memory, an
+    error before its first request), or there would be another such run each tick. The first is
+    followed by another at once, later ones in a row after a back-off."""
+    recent = now - timedelta(days=2)
+    for record in instance.get_run_records(
+        dg.RunsFilter(tags=_by_itself(endpoint.id), updated_after=recent), limit=1
+    ):
+        run = record.dagster_run
+        if run.status is not dg.DagsterRunStatus.FAILURE:
+            return None
+        if run.tags.get(COUNTED_TAG) == run.run_id or _told(run, endpoint.id, store):
+            return None
+        what = f"run {run.run_id[:8]} ended without a verdict"
+        status = store.status(endpoint.id)
+        failures = status.failures if status else 0
+        retry_at = now + backoff(failures) if failures else now
+        store.note_failure(endpoint.identity, now, f"{what}; its log is in Dagster", retry_at)
+        instance.add_run_tags(run.run_id, {COUNTED_TAG: run.run_id})
+        return what
+    return None
+
+
+def _told(run: dg.DagsterRun, endpoint_id: str, store: Store) -> bool:
+    """Whether a failed run closed its own row as such, having noted its failure. If the row says
+    complete, Dagster was not told of the days that are right now."""
+    mine = run_id_of(run.run_id, endpoint_id)
+    return any(
+        row.run_id == mine
+        and row.outcome in (Outcome.PARTIAL, Outcome.FAILED)
+        and not row.reason.startswith("lost: ")
+        for row in store.runs(endpoint_id, limit=5)
+    )
+
+
+def in_flight(endpoint_id: str, instance: dg.DagsterInstance) -> str | None:
+    """What already waits or runs for this endpoint, in words; None if the way is free."""
+    for record in _running(endpoint_id, instance):
+        run = record.dagster_run
+        return f"run {run.run_id[:8]} is {run.status.value.lower()}"
+    waiting = instance.get_run_records(
+        dg.RunsFilter(statuses=_WAITING, tags={ENDPOINT_TAG: endpoint_id}), limit=1
+    )
+    if waiting:
+        return f"run {waiting[0].dagster_run.run_id[:8]} waits in the queue"
+    return None
+
+
+def _running(endpoint_id: str, instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
+    return [
+        record
+        for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS))
+        if endpoint_id in _endpoints_of(record.dagster_run)
+    ]
+
+
+def _endpoints_of(run: dg.DagsterRun) -> set[str]:
+    keys = run.asset_selection or ()
+    found = {key.path[1] for key in keys if len(key.path) == 2 and key.path[0] == "files"}
+    return found | {value for key, value in run.tags.items() if key == ENDPOINT_TAG}
+
+
+def _is_dead(
+    record: dg.RunRecord,
+    store: Store,
+    instance: dg.DagsterInstance,
+    now: datetime,
+    grace: timedelta,
+) -> bool:
+    """Whether nobody works on a run any more: no event for a while, and none of its endpoints has
+    a living lease (a working run renews it every few seconds)."""
+    run = record.dagster_run
+    events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+    newest = events[0].timestamp if events else record.create_timestamp.timestamp()
+    if abs(now.timestamp() - newest) < grace.total_seconds():
+        return False
+    return not any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run))
+
+
+def other_writer(endpoint_id: str, store: Store, instance: dg.DagsterInstance) -> str | None:
+    """Who writes this endpoint without being one of Dagster's living runs (the command line, say),
+    in words: a run launched now could only wait for it."""
+    if not _leased(store, endpoint_id):
+        return None
+    for row in store.runs(endpoint_id, limit=1):
+        run = instance.get_run_by_id(row.run_id.partition(":")[0])
+        if row.outcome is None and not (run is not None and run.is_finished):
+            return f"run {row.run_id} is writing since {row.started_at:%H:%M} UTC"
+    return None
+
+
+def _leased(store: Store, endpoint_id: str) -> bool:
+    """Whether a living run holds the endpoint: then, and only then, a state read just now cannot
+    be put back (another writer in between counts as alive, too)."""
+    return store.advance(store.state(endpoint_id)) is None
