@@ -80,6 +80,11 @@ class ControlPlane(ABC):
         """What ``worker`` has claimed and neither completed nor failed, the oldest first."""
         return [_job(row) for row in self._call("held_connector_jobs", True, {"worker": worker})]
 
+    def waiting(self, known: Sequence[str]) -> Sequence[str]:
+        """Other instances than those ``known`` whose jobs are due and wait; at most twenty."""
+        found: list[str] = self._call("waiting_connector_jobs", False, {"known": list(known)})
+        return found
+
     def renew(self, job: Job, lease_seconds: int) -> bool:
         """The lease ends so long from now; False if the claim was lost."""
         return bool(

@@ -110,7 +110,8 @@ def empty_mailbox(
         if job.instance_id in endpoints
     ]
     requests = []
-    for job in control.claim(WORKER, LEASE_SECONDS, AT_ONCE, [*endpoints, *refusals]):
+    mine = [*endpoints, *refusals]
+    for job in control.claim(WORKER, LEASE_SECONDS, AT_ONCE, mine):
         try:
             if job.instance_id in refusals:
                 raise ConfigurationError(f"quarantined: {refusals[job.instance_id]}")
@@ -118,6 +119,10 @@ def empty_mailbox(
         except ConfigurationError as error:
             status = control.fail(job, redact(error), retry=False)
             told.append(f"job {job.id} is {status}: {error}")
+    if waiting := control.waiting(mine):
+        told.append(
+            f"jobs wait for {', '.join(waiting)}, which this code location does not know: reload it"
+        )
     for sentence in told:
         log.info("%s", one_line(redact(sentence)))
     if requests:

@@ -67,6 +67,8 @@ def test_a_job_from_asking_to_its_end(way_in: tuple[ControlPlane, Database]) -> 
     plans = database.enqueue(kind="window", payload='{"from": "2026-03-01"}')
     models = database.enqueue("models")
     assert control.claim("w", 60, 5, only=[]) == []
+    assert control.waiting([]) == ["models", "plans"]
+    assert control.waiting(["plans", "other"]) == ["models"]
     [job] = control.claim("w", 60, 5, only=["plans", "other"])
     assert job == Job(plans, "plans", "window", {"from": "2026-03-01"}, 1, job.claim_token)
     assert job.claim_token not in repr(job)

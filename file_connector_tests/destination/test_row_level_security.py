@@ -60,6 +60,7 @@ CALLED_BY_THE_APPLICATION = {
     ENQUEUE,
     "connectors.claim_connector_job",
     "connectors.held_connector_jobs",
+    "connectors.waiting_connector_jobs",
     "connectors.renew_connector_job",
     "connectors.complete_connector_job",
     "connectors.fail_connector_job",

@@ -249,7 +249,7 @@ def test_a_job_of_a_quarantined_endpoint_fails_with_its_reason(office: Office) -
 
 def test_a_job_of_an_endpoint_not_loaded_yet_waits(office: Office) -> None:
     job = office.enqueue()
-    assert skipped(office.empty(catalog=office.catalog("models"))) == "no job waits"
+    assert "jobs wait for plans, " in skipped(office.empty(catalog=office.catalog("models")))
     assert office.job(job) == ("queued", 0, None)
     assert isinstance(office.empty(), dg.SensorResult)
 

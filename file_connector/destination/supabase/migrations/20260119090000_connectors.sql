@@ -353,6 +353,19 @@ language sql stable security definer set search_path = '' as $$
     where j.status = 'claimed' and j.claimed_by = worker order by j.id
 $$;
 
+-- Of which instances other than `known` jobs are due and wait, at most twenty: for these a code
+-- location must be reloaded.
+create or replace function connectors.waiting_connector_jobs(known text[]) returns jsonb
+language sql stable security definer set search_path = '' as $$
+    select coalesce(jsonb_agg(w.instance_id order by w.instance_id), '[]')
+    from (
+        select distinct j.instance_id from connectors.jobs j
+        where j.status in ('queued', 'claimed') and j.due_at <= clock_timestamp()
+            and j.instance_id <> all (known)
+        limit 20
+    ) w
+$$;
+
 -- Heartbeat: the lease ends `lease_seconds` from now. False if the claim was lost.
 create or replace function connectors.renew_connector_job(
     job_id bigint, claim_token uuid, lease_seconds integer default 300
@@ -490,7 +503,8 @@ begin
         grant insert (instance_id, kind, payload) on connectors.jobs to service_role;
         grant execute on function
             connectors.enqueue_connector_job, connectors.claim_connector_job,
-            connectors.held_connector_jobs, connectors.renew_connector_job,
+            connectors.held_connector_jobs, connectors.waiting_connector_jobs,
+            connectors.renew_connector_job,
             connectors.complete_connector_job, connectors.fail_connector_job,
             connectors.list_instances, connectors.define_connectors
             to service_role;
