@@ -172,7 +172,7 @@ def _remember_home() -> None:
     env = ROOT / ".env"
     lines = env.read_text().splitlines() if env.exists() else []
     wanted = {"DAGSTER_HOME": str(ROOT), "DAGSTER_DISABLE_TELEMETRY": "yes"}
-    names = {line.split("=", 1)[0].strip() for line in lines}
+    names = {line.split("=", 1)[0].removeprefix("export ").strip() for line in lines}
     missing = [f"{name}={value}" for name, value in wanted.items() if name not in names]
     moved = [
         f"DAGSTER_HOME={ROOT}"

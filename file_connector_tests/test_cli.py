@@ -441,10 +441,14 @@ def test_s41_a_sync_that_is_ended_gives_its_endpoint_back(desk: Desk, name: str)
         yield Batch()
 
     source.sweep = lambda *_: end_it()  # type: ignore[method-assign]
-    before = signal.signal(number, signal.SIG_DFL)
+
+    def unheard(*_: object) -> None:
+        raise AssertionError("the run does not listen")
+
+    before = signal.signal(number, unheard)
     try:
         assert desk.run("sync", "plans").exit_code == 128 + number
-        assert signal.getsignal(number) is signal.SIG_DFL
+        assert signal.getsignal(number) is unheard
         with desk.deployment.open_store() as store:
             store.begin_run(an_identity("plans", source="fake"), Mode.SWEEP, "the next one")
         signal.signal(number, signal.SIG_IGN)  # as nohup does

@@ -130,6 +130,14 @@ def test_a_checkout_that_moved_gets_its_new_home(checkout: Path) -> None:
     assert (checkout / ".env").read_text().startswith(f"DAGSTER_HOME={checkout}\n")
 
 
+def test_a_home_the_operator_chose_stays(checkout: Path) -> None:
+    installed(checkout, "true")
+    chosen = f"export DAGSTER_HOME={checkout.parent}\nDAGSTER_DISABLE_TELEMETRY=yes\n"
+    (checkout / ".env").write_text(chosen)
+    assert run(checkout, "dev", "--port", "0").returncode == 0
+    assert (checkout / ".env").read_text() == chosen
+
+
 def test_test_runs_every_check_and_tells_which_failed(checkout: Path) -> None:
     installed(checkout, 'echo "ran $*"; [ "$2" != mypy ]')
     done = run(checkout, "test", "-k", "s02")
