@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -416,6 +417,19 @@ def test_an_unreadable_file_is_one_sentence(desk: Desk, command: str) -> None:
     assert result.exit_code == 1
     assert "endpoints.yaml:1: " in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_dead_database_is_one_sentence(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.source("plans")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    desk.environ["SUPABASE_DB_URL"] = f"postgresql://postgres:CANARY-pw@127.0.0.1:{port}/postgres"
+    result = desk.run("sync", "plans")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: endpoint 'plans': the database refuses connections")
+    assert caplog.text == ""
+    assert "CANARY" not in result.output
 
 
 def test_wrong_usage(desk: Desk) -> None:

@@ -553,7 +553,8 @@ class SyncRun:
             retry_at = now + plan.backoff(failures + 1) if back_off else None
             self._store.note_failure(self._identity, now, message, retry_at)
         except FileConnectorError as error:
-            log.warning("the failure could not be noted: %s", error)
+            if error.message not in message:  # a dead database is told once
+                log.warning("the failure could not be noted: %s", error)
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
