@@ -70,8 +70,8 @@ class History(RuleBasedStateMachine):
     def stage_of(self, world: World) -> Stage:
         raise NotImplementedError
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(settled=st.booleans())
+    def begin(self, settled: bool) -> None:
         self.world.sandbox.faults.clear()
         self.stage = self.stage_of(self.world)
         self.me = Identity(f"h{next(_numbers)}", "history", "tower-42", "ana")
@@ -81,6 +81,10 @@ class History(RuleBasedStateMachine):
         self.trashed: list[str] = []
         self.hidden: list[str] = []
         self.pending_loss = False
+        if settled:
+            for parent in (0, 0, len(self.folders)):
+                self.create_folder(parent, 1)
+            self._run()
 
     # -- people ----------------------------------------------------------------------------------
     def _folder(self, pick: int) -> str:
@@ -135,7 +139,20 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.parent)
     @rule(pick=PICK, to=PICK)
     def move(self, pick: int, to: int) -> None:
-        thing, target = list(self.parent)[pick % len(self.parent)], self._folder(to)
+        self._move(pick, self._folder(to))
+
+    @precondition(lambda self: self.parent)
+    @rule(pick=PICK, to=PICK)
+    def move_out(self, pick: int, to: int) -> None:
+        self._move(pick, self.stage.outside[to % len(self.stage.outside)])
+
+    @precondition(lambda self: self.parent)
+    @rule(pick=PICK)
+    def move_in(self, pick: int) -> None:
+        self._move(pick, self.stage.root)
+
+    def _move(self, pick: int, target: str) -> None:
+        thing = list(self.parent)[pick % len(self.parent)]
         if target not in self._below(thing) and thing not in self.trashed:
             self.stage.move(thing, target)
             self.parent[thing] = target
