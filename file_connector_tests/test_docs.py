@@ -37,6 +37,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_every_page_can_be_found_from_the_readme() -> None:
+    found, ahead = set[Path](), [CHECKOUT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in found or page.suffix != ".md":
+            continue
+        found.add(page)
+        links = re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        for target in ((page.parent / link).resolve() for link in links):
+            ahead += target.glob("*.md") if target.is_dir() else [target]
+    assert {page.relative_to(CHECKOUT) for page in PAGES if page not in found} == set()
+
+
 def test_every_key_of_an_entry_is_described() -> None:
     page = text("docs/endpoints.md")
     keys = set(Entry.model_fields)
