@@ -107,6 +107,13 @@ def test_commands_in_the_documents_exist(page: Path) -> None:
         cli.commands[words[1]].make_context(words[1], words[2:])
 
 
+def test_every_library_has_a_reason() -> None:
+    block = re.findall(r"^dependencies = \[(.*?)^\]", text("pyproject.toml"), re.DOTALL | re.M)[0]
+    rows = re.findall(r"^\| (.*?) \|", text("docs/decisions/libraries.md"), re.MULTILINE)
+    reasons = {name for row in rows for name in row.replace(" Core", "").split(", ")}
+    assert set(re.findall(r'"([\w-]+)', block)) - reasons == set()
+
+
 def test_every_promise_is_there() -> None:
     numbers = re.findall(r"\*\*S(\d\d)\*\*", text("docs/promises.md"))
     assert numbers == [f"{n:02d}" for n in range(1, 53)]
