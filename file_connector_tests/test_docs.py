@@ -108,7 +108,7 @@ def test_commands_in_the_documents_exist(page: Path) -> None:
 
 
 def test_every_library_has_a_reason() -> None:
-    block = re.findall(r"^dependencies = \[(.*?)^\]", text("pyproject.toml"), re.DOTALL | re.M)[0]
+    block = re.findall(r"(?ms)^dependencies = \[(.*?)^\]", text("pyproject.toml"))[0]
     rows = re.findall(r"^\| (.*?) \|", text("docs/decisions/libraries.md"), re.MULTILINE)
     reasons = {name for row in rows for name in row.replace(" Core", "").split(", ")}
     assert set(re.findall(r'"([\w-]+)', block)) - reasons == set()
