@@ -148,11 +148,14 @@ def test_terminating_a_sync_gives_the_endpoint_free_at_once(terminal: Terminal) 
         file.write_text(ENDPOINTS.replace("sandbox", "mute"))
         terminal.environ["APS_CREDENTIALS__MUTE"] = '{"client_id": "a", "client_secret": "b"}'
         terminal.environ["APS_BASE_URL"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        process = terminal.start("sync", "models")
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("... 0 API calls, 0 inserted")
-        process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=30)
+        mute.settimeout(60)
+        with terminal.start("sync", "models") as process:
+            asking, _ = mute.accept()
+            with asking:
+                assert process.stderr is not None
+                assert process.stderr.readline().startswith("... 0 API calls, 0 inserted")
+                process.send_signal(signal.SIGTERM)
+                _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "Traceback" not in stderr
     file.write_text(ENDPOINTS)
