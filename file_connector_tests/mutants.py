@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "file_connector/sync/run.py"
+RUNS = "file_connector/orchestration/runs.py"
 DRIVE = "file_connector/connectors/google_drive/"
 ACC = "file_connector/connectors/autodesk/"
 STORE = "file_connector/destination/"
@@ -27,6 +28,7 @@ CONNECTORS = STORE + "supabase/migrations/20260119090000_connectors.sql"
 STORE_TESTS = "file_connector_tests/destination/"
 MAILBOX = STORE_TESTS + "test_connectors_schema.py"
 ENGINE_TESTS = "file_connector_tests/sync/test_run.py"
+TICK_TESTS = "file_connector_tests/orchestration/test_ticks.py"
 
 
 class Mutant(NamedTuple):
@@ -112,6 +114,55 @@ MUTANTS = [
         "return len(self._tally.swept_changes - self._tally.fast_ids)",
         "return 0",
         ENGINE_TESTS,
+    ),
+    Mutant(
+        "chosen days of another folder are compared with the rows of the old one",
+        RUN,
+        "if plan.baseline_missing(self._connector, state):",
+        "if False:",
+        f"{ENGINE_TESTS} -k s40",
+    ),
+    Mutant(
+        "a time noted by a clock that was wrong is waited for",
+        "file_connector/sync/plan.py",
+        "return now < moment <= now + at_most",
+        "return now < moment",
+        f"{TICK_TESTS} -k s17",
+    ),
+    Mutant(
+        "a lease taken by a clock that was wrong holds",
+        STORE + "sql_store.py",
+        "return now < expires_at <= now + longest + timedelta(minutes=1)",
+        "return now < expires_at",
+        f"{ENGINE_TESTS} -k s41",
+    ),
+    Mutant(
+        "runs that die without a verdict follow each other every tick",
+        RUNS,
+        "retry_at = now + backoff(failures) if failures else now",
+        "retry_at = now",
+        f"{TICK_TESTS} -k s44",
+    ),
+    Mutant(
+        "a run without a process keeps its endpoint",
+        RUNS,
+        "if not _is_dead(record, store, instance, now, grace):",
+        "if True:",
+        f"{TICK_TESTS} -k s41",
+    ),
+    Mutant(
+        "a tick launches a run into a writer beyond Dagster",
+        "file_connector/orchestration/schedules.py",
+        " or other_writer(endpoint.id, store, instance)",
+        "",
+        f"{TICK_TESTS} -k s41",
+    ),
+    Mutant(
+        "a run marks today, whatever it caught up with",
+        "file_connector/orchestration/schedules.py",
+        "return min(max(start, today - timedelta(days=MAX_DAYS - 1)), today), today",
+        "return today, today",
+        f"{TICK_TESTS} -k 's45 or s51'",
     ),
     Mutant(
         "an older version overwrites a newer one",

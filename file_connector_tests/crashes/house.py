@@ -71,8 +71,9 @@ from file_connector_tests.histories.stages import STAGES, Stage, World
 
 CHECKOUT = Path(file_connector.__file__).parent.parent
 LOCATION = "file_connector_tests.crashes.location"
-PATIENCE = 60.0
-"""Seconds after which a wait has failed; every wait is for a condition."""
+PATIENCE = 120.0
+"""Seconds after which a wait has failed; every wait is for a condition, so only a busy machine or
+a broken product takes long."""
 
 ENDPOINTS = {"drive": 75, "autodesk": 55}
 OLD_FROM = {"drive_0": "2026-02-01", "autodesk_0": "2026-02-01"}

@@ -65,7 +65,7 @@ def test_s17_killed_at_a_request(house: House, request_number: int, source: str)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     "death",
-    [Death("commit", 1), Death("commit", 2, before=False), Death("finish_run")],
+    [Death("commit", 1), Death("commit", 3, before=False), Death("finish_run")],
     ids=str,
 )
 def test_s17_killed_around_a_commit(house: House, death: Death, source: str) -> None:

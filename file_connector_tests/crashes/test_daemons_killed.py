@@ -54,7 +54,7 @@ from file_connector_tests.histories.machine import rows_of
 from file_connector_tests.histories.stages import STAGES, World
 
 Status = dg.DagsterRunStatus
-START_SECONDS = 110.0
+START_SECONDS = 240.0
 """A daemon, its code server and a run each need seconds to start; many more on a busy machine."""
 
 CRON = "0 * * * *"

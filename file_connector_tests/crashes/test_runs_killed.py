@@ -21,8 +21,8 @@ STORE_DEATHS = [
     Death("begin_run", before=False),
     Death("commit", 1, before=True),
     Death("commit", 1, before=False),
-    Death("commit", 2, before=True),
     Death("commit", 2, before=False),
+    Death("commit", 3, before=False),
     Death("finish_run", before=True),
     Death("finish_run", before=False),
 ]

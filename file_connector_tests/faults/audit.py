@@ -13,7 +13,8 @@ from file_connector.models import Commit, CommitResult, Identity
 
 
 class Audited:
-    """Forwards everything to ``store``; checks each commit.
+    """Forwards everything to ``store``; checks each commit, through ``witness``, which looks into
+    the same database.
 
     ``trouble`` is called with the number of each commit, before (True) and after (False) it is
     handed to the store: it may raise, or kill the process.
@@ -23,12 +24,15 @@ class Audited:
         self,
         store: SqlStore,
         identity: Identity,
+        witness: SqlStore,
         trouble: Callable[[int, bool], None] = lambda number, before: None,
     ) -> None:
         self._store = store
         self._identity = identity
+        self._witness = witness
         self._trouble = trouble
         self.commits = 0
+        self._last: dict[str, Any] | None = None
         self.cursors: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -37,15 +41,17 @@ class Audited:
     def commit(self, commit: Commit) -> CommitResult:
         self.commits += 1
         self._trouble(self.commits, True)
-        before = self._snapshot()
+        before = self._last or self._snapshot()
+        self._last = None
         result = self._store.commit(commit)
-        self._check(before, self._snapshot(), commit, result)
+        after = self._last = self._snapshot()
+        self._check(before, after, commit, result)
         self._trouble(self.commits, False)
         return result
 
     def _snapshot(self) -> dict[str, Any]:
         mine = files.c.endpoint_id == self._identity.endpoint_id
-        with self._store._engine.connect() as conn:
+        with self._witness._engine.connect() as conn:
             rows = {
                 row["external_id"]: dict(row)
                 for row in conn.execute(select(files).where(mine)).mappings()
@@ -57,7 +63,7 @@ class Audited:
                     func.sum(sync_runs.c.tombstoned),
                 ).where(sync_runs.c.endpoint_id == self._identity.endpoint_id)
             ).one()
-        state = self._store.state(self._identity.endpoint_id)
+        state = self._witness.state(self._identity.endpoint_id)
         return {"rows": rows, "state": state, "counts": [int(c or 0) for c in counts]}
 
     def _check(

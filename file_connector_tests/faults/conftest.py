@@ -25,21 +25,35 @@ def world() -> Iterator[World]:
         yield World(sandbox)
 
 
+Stores = dict[str, tuple[SqlStore, SqlStore]]
+"""By kind of database: the store of the runs, and another one to look with."""
+
+
 @pytest.fixture(scope="session")
-def stores(postgres_server: PostgresServer) -> Iterator[dict[str, SqlStore]]:
+def stores(postgres_server: PostgresServer) -> Iterator[Stores]:
     """One SQLite file and one Postgres database for all cases; each case is its own endpoint. A
-    lease ends at once, so that a case need not wait for its dead."""
+    lease ends at once, so that a case need not wait for its dead; nor need it wait for an attempt
+    to be repeated."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        opened: dict[str, SqlStore] = {
-            "sqlite": SqliteStore(Path(folder) / "supabase.db", lease_seconds=0.0),
-            "postgres": PostgresStore(
-                postgres_server.url(postgres_server.create()), lease_seconds=0.0
+        file, url = Path(folder) / "supabase.db", postgres_server.url(postgres_server.create())
+
+        def pause(seconds: float) -> None:
+            return None
+
+        opened: Stores = {
+            "sqlite": (
+                SqliteStore(file, lease_seconds=0.0, sleep=pause),
+                SqliteStore(file),
+            ),
+            "postgres": (
+                PostgresStore(url, lease_seconds=0.0, sleep=pause),
+                PostgresStore(url),
             ),
         }
-        opened["postgres"].migrate()
+        opened["postgres"][0].migrate()
         yield opened
-        for store in opened.values():
+        for store in itertools.chain(*opened.values()):
             store.close()
 
 
