@@ -467,6 +467,16 @@ def test_api_not_enabled(desk: Desk) -> None:
         ({"installed": {"client_id": "x"}}, "authorized_user"),
         ({"type": "service_account", "client_email": "a@b"}, "lacks private_key"),
         ({"type": "authorized_user", "client_id": "a"}, "lacks client_secret, refresh_token"),
+        (
+            {
+                "type": "authorized_user",
+                "client_id": "a",
+                "client_secret": "secret-1",
+                "refresh_token": "secret-2",
+                "token_uri": "oauth2.googleapis.com/token",
+            },
+            "the token_uri in",
+        ),
     ],
 )
 def test_credentials_of_another_shape(

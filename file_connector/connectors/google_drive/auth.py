@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -42,6 +43,7 @@ _ServiceCredentials: Any = google.oauth2.service_account.Credentials
 _UserCredentials: Any = google.oauth2.credentials.Credentials
 # Any, because google-auth is only partly typed
 
+_ADDRESS = re.compile(r"https?://[^\s/]+")
 _REQUIRED = {
     "service_account": ("client_email", "private_key"),
     "authorized_user": ("client_id", "client_secret", "refresh_token"),
@@ -93,6 +95,11 @@ class Account:
             raise ConfigurationError(
                 f"the {kind} JSON in {credentials.origin} lacks {', '.join(missing)}.",
                 remedy="Download or create it anew and use it unchanged.",
+            )
+        if data.get("token_uri") and not _ADDRESS.match(str(data["token_uri"])):
+            raise ConfigurationError(
+                f"the token_uri in {credentials.origin} is no http(s) address.",
+                remedy="Download or create the JSON anew and use it unchanged.",
             )
         self._data = data
         self._origin = credentials.origin
