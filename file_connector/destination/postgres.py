@@ -6,7 +6,6 @@ Fit for transaction poolers: no session settings (``SET LOCAL`` only), no prepar
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from secrets import token_hex
@@ -39,6 +38,7 @@ from file_connector.destination.tables import (
     sync_leases,
     sync_seen,
 )
+from file_connector.destination.tree import array_text
 from file_connector.errors import ConfigurationError, remember_secrets
 
 LOCK_SECONDS = 30.0
@@ -150,7 +150,7 @@ class PostgresStore(SqlStore):
         cursor: Any = conn.connection.cursor()  # of the driver, inside our transaction
         cursor.copy_expert(
             f"copy {files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
-            io.StringIO(_copy_text(rows)),
+            _Pieces(rows),
         )
 
     def _mark_seen(
@@ -163,7 +163,7 @@ class PostgresStore(SqlStore):
                     "select :endpoint_id, :pass_no, unnest(cast(:ids as text[])) "
                     "on conflict do nothing"
                 ),
-                {"endpoint_id": endpoint_id, "pass_no": pass_no, "ids": list(ids)},
+                {"endpoint_id": endpoint_id, "pass_no": pass_no, "ids": array_text(ids)},
             )
 
 
@@ -232,6 +232,17 @@ _NULL = f"null-{token_hex(4)}"
 """How null is written for COPY: no field is equal to what nobody knows."""
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+class _Pieces:
+    """A file for COPY: while the server stores one piece, the next is being written."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._left = iter([rows[i : i + 250] for i in range(0, len(rows), 250)])
+
+    def read(self, size: int) -> bytes:
+        rows = next(self._left, None)
+        return b"" if rows is None else _copy_text(rows).encode()
 
 
 def _copy_text(rows: Sequence[Row]) -> str:

@@ -356,7 +356,7 @@ class RestKnown:
         return self._folders(parent=parent_id)
 
     def files(self, external_ids: Collection[str]) -> Mapping[str, KnownFile]:
-        found = self._store._files(self._endpoint_id, ids=sorted(external_ids))
+        found = self._store._files(self._endpoint_id, ids=sorted(set(map(clean_id, external_ids))))
         return {file.external_id: file for file in found}
 
     def files_in(self, folder_id: str) -> Sequence[KnownFile]:

@@ -733,6 +733,7 @@ class SqlKnown:
         return [_folder(row) for row in rows]
 
     def files(self, external_ids: Collection[str]) -> Mapping[str, KnownFile]:
+        external_ids = set(map(clean_id, external_ids))
         rows = self._store._read(
             lambda conn: tree.held(conn, self._endpoint_id, external_ids, _KNOWN).all()
         )

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    cast,
     func,
     literal,
     select,
@@ -36,22 +37,43 @@ def among(
     conn: Connection, column: ColumnElement[str], ids: Collection[str]
 ) -> ColumnElement[bool]:
     """``column`` is one of ``ids``, however many: they travel as one parameter."""
-    if conn.dialect.name == "postgresql":
-        return column == any_(literal(list(ids), ARRAY(Text)))
-    return column.in_(
-        select(func.json_each(dumps(list(ids))).table_valued("value", name="ids").c.value)
-    )
+    return _one_of(conn.dialect.name, column, literal(_sent(conn, ids)))
+
+
+def _sent(conn: Connection, ids: Collection[str]) -> str:
+    return array_text(ids) if conn.dialect.name == "postgresql" else dumps(list(ids))
+
+
+def array_text(ids: Collection[str]) -> str:
+    """``ids`` as Postgres reads a ``text[]``: one value, where the driver would quote each."""
+    inside = '","'.join(ids)
+    if "\\" in inside or inside.count('"') > 2 * (len(ids) - 1):
+        inside = '","'.join([i.replace("\\", "\\\\").replace('"', '\\"') for i in ids])
+    return f'{{"{inside}"}}' if ids else "{}"
+
+
+def _one_of(
+    dialect: str, column: ColumnElement[str], ids: ColumnElement[Any]
+) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        return column == any_(cast(ids, ARRAY(Text)))
+    return column.in_(select(func.json_each(ids).table_valued("value").c.value))
 
 
 def held(
     conn: Connection, endpoint_id: str, external_ids: Collection[str], names: tuple[str, ...]
 ) -> CursorResult[Any]:
     """The columns ``names`` of the rows of ``files`` with these ids."""
-    ids: Any = list(external_ids)
-    if conn.dialect.name != "postgresql":
-        ids = dumps(ids)
-    statement = _by_key(conn.dialect.name, names)
-    return conn.execute(statement, {"endpoint": endpoint_id, "ids": ids})
+    return _ask(conn, _by_key(conn.dialect.name, names), endpoint_id, external_ids)
+
+
+def _ask(
+    conn: Connection, statement: Select[Any], endpoint_id: str, ids: Collection[str]
+) -> CursorResult[Any]:
+    return conn.execute(statement, {"endpoint": endpoint_id, "ids": _sent(conn, ids)})
+
+
+# Statements are built once: that takes longer than the database needs to answer.
 
 
 @lru_cache
@@ -63,12 +85,62 @@ def _by_key(dialect: str, names: tuple[str, ...]) -> Select[Any]:
         files.c.endpoint_id == bindparam("endpoint")
     )
     if dialect != "postgresql":
-        ids = func.json_each(bindparam("ids")).table_valued("value")
-        return rows.where(files.c.external_id.in_(select(ids.c.value)))
-    wanted = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("id", name="wanted")
+        return rows.where(_one_of(dialect, files.c.external_id, bindparam("ids", type_=Text)))
+    wanted = func.unnest(cast(bindparam("ids", type_=Text), ARRAY(Text))).table_valued(
+        "id", name="wanted"
+    )
     wanted = wanted.render_derived()
     found = rows.where(files.c.external_id == wanted.c.id).offset(0).lateral("found")
     return select(found).join_from(wanted, found, true())
+
+
+@lru_cache
+def _loaded(dialect: str) -> Select[Any]:
+    return select(sync_folders).where(
+        sync_folders.c.endpoint_id == bindparam("endpoint"),
+        _one_of(dialect, sync_folders.c.folder_id, bindparam("ids", type_=Text)),
+    )
+
+
+@lru_cache
+def _above(dialect: str) -> Select[Any]:
+    """The folders ``ids`` and all above them."""
+    columns = (sync_folders.c.folder_id, sync_folders.c.parent_id, sync_folders.c.name)
+    up = (
+        select(*columns)
+        .where(
+            sync_folders.c.endpoint_id == bindparam("endpoint"),
+            _one_of(dialect, sync_folders.c.folder_id, bindparam("ids", type_=Text)),
+        )
+        .cte("up", recursive=True)
+    )
+    up = up.union(
+        select(*columns).where(
+            sync_folders.c.endpoint_id == bindparam("endpoint"),
+            sync_folders.c.folder_id == up.c.parent_id,
+        )
+    )
+    return select(up)
+
+
+@lru_cache
+def _inside(dialect: str) -> Select[Any]:
+    """The ids of all folders below ``ids``."""
+    inside = (
+        select(sync_folders.c.folder_id)
+        .where(
+            sync_folders.c.endpoint_id == bindparam("endpoint"),
+            _one_of(dialect, sync_folders.c.parent_id, bindparam("ids", type_=Text)),
+        )
+        .cte("inside", recursive=True)
+    )
+    inside = inside.union(
+        select(sync_folders.c.folder_id).where(
+            sync_folders.c.endpoint_id == bindparam("endpoint"),
+            sync_folders.c.parent_id == inside.c.folder_id,
+        )
+    )
+    return select(inside.c.folder_id)
 
 
 def clean_folder(folder: Folder) -> Folder:
@@ -82,12 +154,7 @@ def clean_folder(folder: Folder) -> Folder:
 
 def load(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> dict[str, Folder]:
     """The known folders among ``folder_ids``."""
-    found = conn.execute(
-        select(sync_folders).where(
-            sync_folders.c.endpoint_id == endpoint_id,
-            among(conn, sync_folders.c.folder_id, folder_ids),
-        )
-    )
+    found = _ask(conn, _loaded(conn.dialect.name), endpoint_id, folder_ids)
     return {
         row.folder_id: Folder(row.folder_id, row.parent_id, row.name, row.state) for row in found
     }
@@ -96,23 +163,9 @@ def load(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> dic
 def prefixes(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> dict[str, str]:
     """What comes before a title in the paths of files inside each of ``folder_ids``: the names from
     below the start folder, each followed by "/". Empty for the start folder and unknown folders."""
-    columns = (sync_folders.c.folder_id, sync_folders.c.parent_id, sync_folders.c.name)
-    up = (
-        select(*columns)
-        .where(
-            sync_folders.c.endpoint_id == endpoint_id,
-            among(conn, sync_folders.c.folder_id, folder_ids),
-        )
-        .cte("up", recursive=True)
-    )
-    up = up.union(
-        select(*columns).where(
-            sync_folders.c.endpoint_id == endpoint_id,
-            sync_folders.c.folder_id == up.c.parent_id,
-        )
-    )
+    found = _ask(conn, _above(conn.dialect.name), endpoint_id, folder_ids)
     above: dict[str, tuple[str | None, str]] = {
-        row.folder_id: (row.parent_id, row.name) for row in conn.execute(select(up))
+        row.folder_id: (row.parent_id, row.name) for row in found
     }
     known: dict[str, str] = {}
     return {folder_id: _prefix(folder_id, above, known) for folder_id in folder_ids}
@@ -139,21 +192,8 @@ def _prefix(folder_id: str, above: dict[str, tuple[str | None, str]], known: dic
 
 def below(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> list[str]:
     """``folder_ids``, known or not, and the ids of all folders known below them, sorted."""
-    inside = (
-        select(sync_folders.c.folder_id)
-        .where(
-            sync_folders.c.endpoint_id == endpoint_id,
-            among(conn, sync_folders.c.parent_id, folder_ids),
-        )
-        .cte("inside", recursive=True)
-    )
-    inside = inside.union(
-        select(sync_folders.c.folder_id).where(
-            sync_folders.c.endpoint_id == endpoint_id,
-            sync_folders.c.parent_id == inside.c.folder_id,
-        )
-    )
-    return sorted({*folder_ids, *conn.scalars(select(inside.c.folder_id))})
+    found = _ask(conn, _inside(conn.dialect.name), endpoint_id, folder_ids)
+    return sorted({*folder_ids, *found.scalars()})
 
 
 def misplaced(conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]) -> Subquery:

@@ -447,6 +447,20 @@ def test_titles_come_back_as_they_are(store: SqlStore, place: Place) -> None:
     assert [stored[r.external_id]["title"] for r in alone] == NASTY
 
 
+def test_ids_are_found_again_as_they_are(store: SqlStore, place: Place) -> None:
+    ids = {*NASTY[:-1], 'a","b', "{x}", "\\", '"', ",", "NULL", "o'hara", " lead", '\\"'} - {""}
+    writer = Writer(store)
+    records = [a_file(i, parent_id=i) for i in ids]
+    tree = [Folder("a", None, "A"), *(Folder(i, "a", "D") for i in ids)]
+    assert writer.commit(*records, folders=tree).inserted == len(ids)
+    assert set(place.files()) == ids
+    assert set(store.known("plans").files([*ids, "nul\x00", "\ud800"])) == ids
+    assert writer.commit(*records, folders=tree, mark_seen=True).unchanged == len(ids)
+    assert store.unseen_count("plans", 0) == 0
+    gone = [FolderGone(i, DELETED) for i in ids]
+    assert writer.commit(folders_gone=gone).tombstoned == len(ids)
+
+
 def test_what_no_database_takes_is_cleaned_at_the_border(store: SqlStore) -> None:
     writer = Writer(store)
     record = a_file(
