@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg2
 from sqlalchemy import make_url
 
-from file_connector_tests.postgres import PASSWORD, PostgresServer, free_port, unprivileged
+from file_connector_tests.postgres import PostgresServer, free_port, unprivileged
 
 START_SECONDS = 30.0
 SESSIONS = 3
@@ -79,7 +79,7 @@ class Pooler:
 
     def _configure(self) -> None:
         users = self._home / "users.txt"
-        users.write_text(f'"{self._server.username}" "{PASSWORD}"\n')
+        users.write_text(f'"{self._server.username}" "{self._server.password}"\n')
         settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": self.port,

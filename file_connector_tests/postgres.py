@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +29,8 @@ from sqlalchemy import URL, make_url
 from file_connector.destination.postgres import PostgresStore, driver_url
 from file_connector.destination.tables import metadata
 
-PASSWORD = "correct-horse-7e1f"
+PASSWORD = f"correct-horse-{os.environ.get('PYTEST_XDIST_TESTRUNUID', token_hex(4))[:8]}"
+"""Of this run of the tests alone: whatever else answers at a port of ours lets nobody in."""
 START_SECONDS = 60.0
 INSTALLS = {"18": "pginstall18", "16": "pginstall"}
 """Where the wheel keeps which major version."""

@@ -19,16 +19,7 @@ from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.sqlite import SqliteStore
 from file_connector_tests.builders import at
 from file_connector_tests.pgbouncer import Pooler, find_pgbouncer, running_pooler
-from file_connector_tests.postgres import (
-    PostgresServer,
-    empty_postgres_url,
-    own_postgres_url,
-    postgres_server,
-    postgres_url,
-    running_postgres,
-)
-
-__all__ = ["empty_postgres_url", "own_postgres_url", "postgres_server", "postgres_url"]
+from file_connector_tests.postgres import PostgresServer, running_postgres
 
 Row = dict[str, Any]
 

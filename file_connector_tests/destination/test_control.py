@@ -26,10 +26,10 @@ from file_connector_tests.destination.rest import KEY, NOT_RUN, Project, project
 from file_connector_tests.destination.test_connectors_schema import Database
 from file_connector_tests.endpoints.fakes import a_registry
 from file_connector_tests.pgbouncer import Pooler, find_pgbouncer
-from file_connector_tests.postgres import TABLES, PostgresServer, postgres_server
+from file_connector_tests.postgres import TABLES, PostgresServer
 from file_connector_tests.postgrest import find_postgrest, key_of
 
-__all__ = ["postgres_server", "project"]
+__all__ = ["project"]
 
 rest = pytest.param("rest", marks=pytest.mark.skipif(find_postgrest() is None, reason=NOT_RUN))
 

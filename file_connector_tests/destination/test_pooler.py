@@ -13,7 +13,7 @@ from file_connector.destination.postgres import PostgresStore
 from file_connector.errors import ConfigurationError, TransientError
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.destination.helpers import Writer
-from file_connector_tests.pgbouncer import SESSIONS, Pooler, find_pgbouncer
+from file_connector_tests.pgbouncer import SESSIONS, Pooler, find_pgbouncer, running_pooler
 from file_connector_tests.postgres import PostgresServer, same_server
 
 if find_pgbouncer() is None:
@@ -34,9 +34,14 @@ def test_it_pools_transactions(pooler: Pooler, postgres_server: PostgresServer) 
     assert backends[0] == backends[1]
 
 
-def test_it_restarts_and_nobody_notices(pooler: Pooler, postgres_url: str) -> None:
+def test_it_restarts_and_nobody_notices(postgres_server: PostgresServer, postgres_url: str) -> None:
     """Between two transactions; a restart inside one is a cut connection (test_faults.py)."""
-    with closing(PostgresStore(same_database(pooler, postgres_url))) as store:
+    program = find_pgbouncer()
+    assert program is not None
+    with (
+        running_pooler(program, postgres_server) as pooler,
+        closing(PostgresStore(same_database(pooler, postgres_url))) as store,
+    ):
         writer = Writer(store)
         writer.commit(a_file("f1"))
         pooler.stop()
