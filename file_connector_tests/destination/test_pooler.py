@@ -55,7 +55,7 @@ def test_it_restarts_and_nobody_notices(postgres_server: PostgresServer, postgre
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"password": "other"}, "does not accept the password"),
+        ({"password": "canary-4711"}, "does not accept the password"),
         ({"username": "stranger"}, "does not accept the password"),
         ({"database": "nowhere"}, "named in the URL does not exist"),
         ({"query": {"options": "-c lock_timeout=1s"}}, "the pooler refuses an option"),
