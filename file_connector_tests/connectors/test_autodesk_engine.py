@@ -138,6 +138,23 @@ def test_s03_most_of_a_project_may_move_out_at_once(
     assert run(site, store).counts.api_calls == 1
 
 
+def test_s23_an_empty_root_is_flagged_although_its_folders_are_found_one_by_one(
+    site: Site, store: SqliteStore
+) -> None:
+    aps = site.sandbox.aps
+    aps.add_items(120, site.plans)
+    run(site, store)
+    aps.add_item("bump.pdf", site.files)
+    site.sandbox.faults.add(
+        faults.empty_world(), path=f"/folders/{site.files}/contents", times=None
+    )
+    report = run(site, store)
+    assert (report.outcome, report.counts.tombstoned) == (Outcome.PARTIAL, 0)
+    site.sandbox.faults.clear()
+    assert run(site, store, Mode.SWEEP).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+
+
 def test_s23_an_empty_world_that_passes_by_changes_nothing(site: Site, store: SqliteStore) -> None:
     site.sandbox.aps.add_items(120, site.plans)
     run(site, store)

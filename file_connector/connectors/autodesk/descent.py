@@ -216,7 +216,8 @@ class Descent:
         """Answer all open questions; folders that turn up elsewhere are queued.
 
         A folder that is shown elsewhere or deleted is believed, whatever it holds. What is merely
-        missing or refused is not, if it is too much.
+        missing, refused, or still in the very place where no listing shows it, is too much at some
+        point: then the listings themselves are in doubt.
         """
         limit = max(VANISHED_FILES, VANISHED_SHARE * self._known.live_count())
         if len(self._files) > limit or len(self._folders) > limit:
@@ -232,7 +233,11 @@ class Descent:
             self._workers,
         )
         found = dict(places.folders(list(self._folders)))
-        below = sum(self._held_below(i) for i in self._folders if i in places.refused)
+        below = sum(
+            self._held_below(i)
+            for i, node in self._folders.items()
+            if i in places.refused or (node is not None and _is_in(found[i], node))
+        )
         if len(self._files) + below > limit:
             yield self._too_many()
             return
@@ -336,6 +341,10 @@ def sort_out(
             records.append(item.record)
     held = known.files(unwanted) if unwanted else {}
     return records, [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
+
+
+def _is_in(found: FolderEntry | GoneReason, node: Node) -> bool:
+    return isinstance(found, FolderEntry) and found.parent_id == node.id
 
 
 def _name(known: Known, folder_id: str) -> str:
