@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from file_connector.connectors.base import Toolbox
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import files
-from file_connector.errors import FileConnectorError
+from file_connector.errors import ConfigurationError, FileConnectorError
 from file_connector.models import CommitResult, Identity, Mode, Outcome, RunReport
 from file_connector.sandbox import faults
 from file_connector.sync.run import SyncRun
@@ -194,6 +195,19 @@ class History(RuleBasedStateMachine):
     @rule(pick=PICK)
     def unshare(self, pick: int) -> None:
         self.stage.hide(self._made()[pick % len(self._made())])
+
+    @precondition(lambda self: self.stage.root_can_hide)
+    @rule(pick=PICK, noticed=st.booleans())
+    def root_out_of_sight(self, pick: int, noticed: bool) -> None:
+        """The start folder is shared with us no longer, lives on, and is shared again."""
+        self.stage.hide(self.stage.root)
+        if noticed:
+            with suppress(ConfigurationError):
+                self._run()
+        self.create_file(pick, True)
+        if self.parent:
+            self.trash(pick)
+        self.stage.show(self.stage.root)
 
     # -- us --------------------------------------------------------------------------------------
     def _run(self, mode: Mode = Mode.INCREMENTAL, store: Any = None) -> RunReport:

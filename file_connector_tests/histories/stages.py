@@ -35,6 +35,7 @@ class Stage(Protocol):
     """Folders beyond the endpoint's scope, some of them invisible to its account."""
     silent: bool
     """Some changes leave no trace for the fast way: only a sweep can promise the truth."""
+    root_can_hide: bool
 
     def new_file(self, parent: str, *, old: bool) -> str: ...
     def new_folder(self, parent: str) -> str: ...
@@ -75,6 +76,7 @@ class DriveStage:
     def __init__(self, world: World, *, shared_drive: bool = False) -> None:
         self._world = world
         self._drive = world.sandbox.drive
+        self.root_can_hide = not shared_drive  # a member sees all of a drive
         home = None
         if shared_drive:
             home = self._drive.add_drive(world.name("drive"), members=[ACCOUNT])
@@ -141,6 +143,8 @@ class DriveStage:
 
 
 class AutodeskStage:
+    root_can_hide = False
+
     def __init__(self, world: World, *, silent: bool = False) -> None:
         self.silent = silent
         self._world = world
