@@ -196,7 +196,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             base = bare(port.value)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            listed.value = 0
             mine, rows = ours(port.value, Path(folder))
+            pages = listed.value
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"rows written                 {rows}")
             print(
@@ -205,7 +207,6 @@ def main() -> None:
             print(f"peak resident memory         {peak:.0f} MB ({before:.0f} MB before)")
         if args.kill:
             with tempfile.TemporaryDirectory() as folder:
-                pages = -(-args.files // PAGE)
                 again = killed(port.value, Path(folder), listed, pages // 2) - pages
                 print(f"pages listed again after a kill  {again} of {pages}")
     finally:

@@ -346,10 +346,10 @@ MUTANTS = [
     Mutant(
         "Drive: what one query of a whole drive did not search counts as searched",
         DRIVE + "connector.py",
-        "                pages.cancel()\n                return False\n"
-        "            for item in page.items:\n                if not is_folder(item)",
-        "                pass\n"
-        "            for item in page.items:\n                if not is_folder(item)",
+        "                return False\n            pages.ahead()\n"
+        "            for item in page.items:\n                if not",
+        "                pass\n            pages.ahead()\n"
+        "            for item in page.items:\n                if not",
         "file_connector_tests/connectors -k 's13 and google'",
     ),
     Mutant(

@@ -352,12 +352,12 @@ class GoogleDriveConnector:
             if page.incomplete:
                 pages.cancel()
                 return False
+            pages.ahead()
             for item in page.items:
                 if not is_folder(item) and not is_trashed(item) and self._wanted.takes(item):
                     pile.records.append(record_of(item, self._parent(item, root)))
             if page.next_token is None:
                 break
-            pages.ahead()
             yield pile.take(sweep={**base, "at": {"query": query, "page": pages.token}})
             if self._feeds_read != feeds_read:  # what was fetched ahead is older than the feed
                 feeds_read = self._feeds_read
