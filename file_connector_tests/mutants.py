@@ -309,6 +309,13 @@ MUTANTS = [
         "file_connector_tests/connectors -k 'google and out_of_sight'",
     ),
     Mutant(
+        "Drive: a root that was out of sight is not compared when it is back",
+        DRIVE + "feed.py",
+        "if self._was_away(held, now):\n            now",
+        "if False:\n            now",
+        "file_connector_tests/connectors -k 'google and s04'",
+    ),
+    Mutant(
         "Drive: a folder that was merely renamed is listed again (>= for >)",
         DRIVE + "feed.py",
         "return bool(after - before > explained)",
