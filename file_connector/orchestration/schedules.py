@@ -98,14 +98,19 @@ def evaluate(
     now: datetime,
 ) -> dg.RunRequest | dg.SkipReason:
     """What the tick at ``now`` leads to. Raises what the store raises: that is a failed tick."""
-    found = [bury_the_dead(endpoint, store, instance, now), count(endpoint, store, instance, now)]
+    lost = bury_the_dead(endpoint, store, instance, now)
+    died = count(endpoint, store, instance, now) if lost else None
     try:
         connector: Connector = open_connector(endpoint, store)
     except FileConnectorError as error:
         connector = Unopened(error, store.state(endpoint.id))
     with closing(Hurried(connector, PROBE_SECONDS)) as hurried:
         decision = decide(endpoint.identity, hurried, store, now)
-    why = one_line(redact("; ".join([*filter(None, found), decision.why])))
+        if decision.run and not died:
+            died = count(endpoint, store, instance, now)
+            if died:
+                decision = decide(endpoint.identity, hurried, store, now)
+    why = one_line(redact("; ".join([*filter(None, [lost, died]), decision.why])))
     if not decision.run:
         return dg.SkipReason(why)
     busy = in_flight(endpoint.id, instance) or other_writer(endpoint.id, store, instance)
