@@ -190,6 +190,22 @@ def connection_lost(error: BaseException) -> bool:
     return isinstance(_origin(error), (psycopg2.OperationalError, psycopg2.InterfaceError, OSError))
 
 
+_COMING_BACK = (
+    "server closed the connection",
+    "terminating connection",
+    "the database system is",  # starting up, shutting down
+    "server conn crashed",
+    "connection reset by peer",
+)
+
+
+def cut_while_connecting(error: BaseException) -> bool:
+    """Whether a new connection found somebody who was just leaving: a pooler or a server that
+    restarts will be back in a moment. Who does not answer at all is not waited for."""
+    words = str(_origin(error)).lower()
+    return any(phrase in words for phrase in _COMING_BACK)
+
+
 def worth_repeating(error: BaseException) -> bool:
     """Whether the same transaction, rolled back, may simply be tried again at once."""
     if sqlstate(error) in ("40001", "40P01"):

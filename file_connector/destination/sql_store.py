@@ -39,6 +39,7 @@ from file_connector.destination.failures import (
     DRIVER_ERRORS,
     RefusedError,
     connection_lost,
+    cut_while_connecting,
     translated,
     worth_repeating,
 )
@@ -162,13 +163,24 @@ class SqlStore(ABC):
     def _asked(self, ask: Callable[[Connection], T]) -> T:
         """The same before the tables are ready."""
         for attempt in range(1, ATTEMPTS + 1):
-            with self._translating(), self._engine.connect() as conn:
+            with self._translating(), self._connected() as conn:
                 try:
                     return ask(conn)
                 except DRIVER_ERRORS as error:
                     _abandon(conn, error)
                     if attempt == ATTEMPTS or not worth_repeating(error):
                         raise
+            self._sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _connected(self) -> Connection:
+        """A connection; asked for again if it is cut while it is being made."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._engine.connect()
+            except DRIVER_ERRORS as error:
+                if attempt == ATTEMPTS or not cut_while_connecting(error):
+                    raise
             self._sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -189,7 +201,7 @@ class SqlStore(ABC):
         self._ensure_ready()
         for attempt in range(1, ATTEMPTS + 1):
             committing = False
-            with self._translating(), self._engine.connect() as conn:
+            with self._translating(), self._connected() as conn:
                 try:
                     self._begin(conn, durable)
                     result = work(conn)

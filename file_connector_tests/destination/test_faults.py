@@ -459,6 +459,32 @@ def test_a_dead_network_ends_as_a_transient_error(postgres_url: str) -> None:
     assert isinstance(error, TransientError)
 
 
+@pytest.mark.parametrize("cut_after", [False, True], ids=["before", "after"])
+def test_a_connection_cut_while_it_is_made_is_made_again(
+    postgres_url: str, cut_after: bool
+) -> None:
+    """A pooler or a server that restarts."""
+    waits: list[float] = []
+    with (
+        CuttingProxy(postgres_url, saying(b"file-connector"), cut_after=cut_after) as proxy,
+        opened(proxy.url, sleep=waits.append) as store,
+    ):
+        assert store.state("plans").version == 0
+        assert (proxy.cuts, len(waits)) == (1, 1)
+
+
+@pytest.mark.parametrize("cut_after", [False, True], ids=["before", "after"])
+def test_a_read_that_is_cut_off_is_asked_again(postgres_url: str, cut_after: bool) -> None:
+    with opened(postgres_url) as direct:
+        Writer(direct).commit(a_file("f1"))
+    with (
+        CuttingProxy(postgres_url, saying(b"count("), cut_after=cut_after) as proxy,
+        opened(proxy.url, sleep=lambda _: None) as store,
+    ):
+        assert store.known("plans").live_count() == 1
+        assert proxy.cuts == 1
+
+
 def test_an_idle_connection_that_died_is_replaced(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
