@@ -11,7 +11,7 @@ from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.destination.conftest import Place
 from file_connector_tests.destination.helpers import Writer
 
-HISTORIES, COMMITS = 6, 14
+HISTORIES, COMMITS = 4, 14
 
 
 class Model:

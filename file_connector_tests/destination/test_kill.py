@@ -60,6 +60,7 @@ def run_killed(place: Place) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.parametrize("place", ["sqlite", "postgres_18"], indirect=True)
 def test_s17_killed_at_every_step_of_a_commit(place: Place) -> None:
     found = run_killed(place)
     assert len(found) > 12
