@@ -396,20 +396,21 @@ def _progress(connector: Connector) -> Iterator[Callable[[RunCounts], None]]:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """SIGTERM, and a terminal that goes away, end a run in order (its lease is given back), as
-    Ctrl-C does."""
+    Ctrl-C does; also where a shell or a parent had SIGTERM ignored."""
 
     def stop(number: int, _: object) -> NoReturn:
         raise SystemExit(128 + number)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.getsignal(getattr(signal, name)) for name in names}
-    heard = {name: h for name, h in before.items() if h is not signal.SIG_IGN}  # nohup stays
-    for name in heard:
+    if before.get("SIGHUP") is signal.SIG_IGN:  # nohup stays
+        del before["SIGHUP"]
+    for name in before:
         signal.signal(getattr(signal, name), stop)
     try:
         yield
     finally:
-        for name, handler in heard.items():
+        for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
 
 

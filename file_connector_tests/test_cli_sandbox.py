@@ -155,7 +155,10 @@ def test_terminating_a_sync_gives_the_endpoint_free_at_once(terminal: Terminal) 
                 assert process.stderr is not None
                 assert process.stderr.readline().startswith("... 0 API calls, 0 inserted")
                 process.send_signal(signal.SIGTERM)
-                _, stderr = process.communicate(timeout=30)
+                try:
+                    _, stderr = process.communicate(timeout=30)
+                finally:
+                    process.kill()
     assert process.returncode == 143
     assert "Traceback" not in stderr
     file.write_text(ENDPOINTS)
