@@ -102,6 +102,7 @@ class LivingWorld:
 
     def catch_up(self, now: datetime | None = None) -> None:
         """Let everything happen that happens until ``now`` (default: the real present)."""
+        self.sandbox.log.clear()  # a world may live for months, and nobody reads it here
         now = now or datetime.now(timezone.utc)
         with self._lock:
             clock = self.sandbox.clock
