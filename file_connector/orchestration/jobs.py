@@ -21,11 +21,7 @@ from file_connector.destination.base import RunRow, Store
 from file_connector.destination.control import ControlPlane, Job, control_plane
 from file_connector.endpoints.loader import Catalog
 from file_connector.endpoints.schema import Endpoint
-from file_connector.errors import (
-    ConfigurationError,
-    one_line,
-    redact,
-)
+from file_connector.errors import ConfigurationError, one_line, redact
 from file_connector.models import Json, Mode, Outcome
 from file_connector.orchestration.factory import FIRST_DAY
 from file_connector.orchestration.failures import told_to_dagster
@@ -35,6 +31,7 @@ from file_connector.orchestration.runs import (
     RANGE_END_TAG,
     RANGE_START_TAG,
     bury_the_dead,
+    run_id_of,
 )
 from file_connector.orchestration.schedules import Mirror, days_to_cover
 from file_connector.times import utc_now
@@ -188,7 +185,8 @@ def _settle(
             control.renew(job, LEASE_SECONDS)
             return f"{name} is {run.status.value.lower()}"
         run = _run_of(job, instance) or run
-    row = next((r for r in store.runs(endpoint.id) if r.run_id.startswith(run.run_id)), None)
+    mine = run_id_of(run.run_id, endpoint.id)
+    row = next((r for r in store.runs(endpoint.id) if r.run_id == mine), None)
     if run.is_success or (row is not None and row.outcome is Outcome.COMPLETE):
         control.complete(job, _result(run, row))
         return f"{name} is complete"

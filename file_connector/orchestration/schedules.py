@@ -22,9 +22,7 @@ from file_connector.endpoints.loader import Catalog
 from file_connector.endpoints.schema import CronSchedule, Endpoint, IntervalSchedule
 from file_connector.errors import FileConnectorError, one_line, redact
 from file_connector.models import Mode
-from file_connector.orchestration.factory import (
-    FIRST_DAY,
-)
+from file_connector.orchestration.factory import FIRST_DAY
 from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.guards import Hurried, Unopened
 from file_connector.orchestration.resources import resource_key
