@@ -126,6 +126,8 @@ class Deployment:
         """A warning if the endpoint's connection will end by itself soon, else None. No network.
         What cannot be foretold, because something else is wrong, is for others to tell."""
         spec = self.spec(endpoint)
+        if spec.forecast is None:
+            return None
         try:
             credentials = self._credentials(spec, endpoint, store)
             if credentials.name == SANDBOX:

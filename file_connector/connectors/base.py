@@ -194,7 +194,8 @@ class ConnectorSpec:
     open: Callable[[Any, Credentials, Toolbox], Connector]
     describe: Callable[[Any], str] = lambda _: ""
     """One sentence: what an endpoint with these details syncs."""
-    forecast: Callable[[Any, Credentials, Toolbox], str | None] = lambda *_: None
-    """A warning if the connection will end by itself soon, else None; reads at most the vault."""
+    forecast: Callable[[Any, Credentials, Toolbox], str | None] | None = None
+    """For connections that can end by themselves: a warning if this one will soon, or has; else
+    None. Reads at most the vault. Shown by ``list``, and alerted once a day."""
     streams: tuple[str, ...] = ("files",)
     minimum_interval_minutes: int = 1

@@ -23,6 +23,7 @@ from file_connector.deployment import Deployment
 from file_connector.endpoints.loader import Catalog, Problem
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import redact
+from file_connector.orchestration import forecasts
 from file_connector.orchestration.factory import build_asset, build_job, quarantined_asset
 from file_connector.orchestration.io_manager import SupabaseIOManager
 from file_connector.orchestration.jobs import build_sensor
@@ -117,12 +118,15 @@ def _sensors(
     deployment: Deployment,
     now: Callable[[], datetime],
 ) -> Sequence[dg.SensorDefinition]:
-    """The one that empties the mailbox, where there is one: on with a database, and off with the
-    REST API until somebody has exposed its schema."""
+    """The one that foretells, if there is anything to foretell; and the one that empties the
+    mailbox, where there is one: on with a database, and off with the REST API until somebody has
+    exposed its schema."""
     settings = deployment.settings
-    if not (settings.database_url or settings.rest_url):
-        return []
-    return [build_sensor(catalog, jobs, mirror, running=bool(settings.database_url), now=now)]
+    sensors = [forecasts.build_sensor(catalog.endpoints, deployment)]
+    if settings.database_url or settings.rest_url:
+        running = bool(settings.database_url)
+        sensors.append(build_sensor(catalog, jobs, mirror, running=running, now=now))
+    return [sensor for sensor in sensors if sensor is not None]
 
 
 def quarantined_assets(catalog: Catalog) -> list[dg.AssetSpec]:

@@ -400,6 +400,12 @@ def test_s44_a_revoked_grant_is_one_clear_message_without_retries(
     assert site.naps.seconds == []
 
 
+def foretold(site: Site, vault: DictVault, seed: Any) -> str | None:
+    assert SPEC.forecast is not None
+    details = AutodeskDetails(project_id=site.project)
+    return SPEC.forecast(details, Credentials("test", "a test", seed), site.toolbox(vault=vault))
+
+
 def test_the_fifteen_day_death_is_forecast(site: Site, vault: DictVault) -> None:
     seed = site.sandbox.aps_credentials("three_legged")
     three_legged(site, vault, seed).check()
@@ -407,17 +413,14 @@ def test_the_fifteen_day_death_is_forecast(site: Site, vault: DictVault) -> None
     assert len(three_legged(site, vault, seed).check()) == 2
     site.sandbox.clock.advance(days=12)
     calls = site.calls()
-    told = SPEC.forecast(
-        AutodeskDetails(project_id=site.project),
-        Credentials("test", "a test", seed),
-        site.toolbox(vault=vault),
-    )
+    told = foretold(site, vault, seed)
     assert site.calls() == calls
     *_, warning = three_legged(site, vault, seed).check()
     assert warning.startswith("Attention: the Autodesk sign-in was last renewed")
     assert "ends in 3.0 days" in warning
     assert f"Attention: {told}." == warning
     site.sandbox.clock.advance(days=16)
+    assert "has ended" in str(foretold(site, vault, seed))
     assert isinstance(refusal(three_legged(site, vault, seed)), ReconnectError)
 
 

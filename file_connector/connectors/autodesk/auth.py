@@ -297,10 +297,12 @@ class ThreeLegged(TokenSource):
         left = issued + REFRESH_TOKEN_LIFE - self._transport.toolbox.now()
         if left >= WARN_BEFORE:
             return None
-        days = max(left / timedelta(days=1), 0.0)
+        renewed = f"the Autodesk sign-in was last renewed at {iso(issued)} and"
+        if left <= timedelta():
+            return f"{renewed} has ended, 15 days later; the account must be connected again"
         return (
-            f"the Autodesk sign-in was last renewed at {iso(issued)} and ends in {days:.1f} days "
-            "unless a run renews it before; after that the account must be connected again"
+            f"{renewed} ends in {left / timedelta(days=1):.1f} days unless a run renews it before; "
+            "after that the account must be connected again"
         )
 
     def _fetch(self, refused: str | None) -> AccessToken:
