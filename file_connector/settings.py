@@ -13,6 +13,7 @@ ENCRYPTION_KEY_VARIABLE = "FILE_CONNECTOR_ENCRYPTION_KEY"
 DATABASE_VARIABLE = "SUPABASE_DB_URL"
 REST_VARIABLE = "SUPABASE_URL"
 REST_KEY_VARIABLE = "SUPABASE_SECRET_KEY"
+RUN_RETENTION_VARIABLE = "FILE_CONNECTOR_RUN_RETENTION_DAYS"
 
 
 YAML = "yaml"
@@ -33,6 +34,7 @@ class Settings:
         encryption_key: Fernet key for rotating tokens and secrets at rest; None if there is none.
         source: where endpoints are read from, YAML (the endpoints file) or CONTROL_PLANE (the table
             ``connectors.instances`` of the destination); any other text is as it was given.
+        run_retention: after how many days Dagster's runs are thinned out, as it was given.
     """
 
     endpoints_path: Path
@@ -42,6 +44,7 @@ class Settings:
     rest_url: str | None = None
     rest_key: str | None = field(default=None, repr=False)
     source: str = YAML
+    run_retention: str = "30"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -61,4 +64,5 @@ class Settings:
             rest_url=text(REST_VARIABLE),
             rest_key=text(REST_KEY_VARIABLE),
             source=(text(SOURCE_VARIABLE) or YAML).lower(),
+            run_retention=text(RUN_RETENTION_VARIABLE) or "30",
         )

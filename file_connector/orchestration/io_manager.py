@@ -17,9 +17,11 @@ from file_connector.destination.tables import files
 from file_connector.errors import BusyError, one_line, redact
 from file_connector.models import Identity, Json, Mode, Outcome, RunCounts, RunReport
 from file_connector.orchestration.failures import told_to_dagster
-from file_connector.orchestration.resources import SupabaseResource
+from file_connector.orchestration.resources import SupabaseResource, current_deployment
+from file_connector.orchestration.retention import retention, thin_out
 from file_connector.orchestration.runs import COUNTED_TAG, run_id_of
 from file_connector.sync.run import SyncRun
+from file_connector.times import utc_now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +64,8 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
                 store = self.supabase.store()
                 began = time.monotonic()
                 report = _drain(context, obj, store)
+                if report.swept:
+                    _thin_out_history(context, report.endpoint_id)
                 metadata = _metadata(report, store, time.monotonic() - began)
             finally:
                 obj.connector.close()
@@ -117,6 +121,20 @@ def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunRe
                 raise
             context.log.info(f"waiting: {busy}")
         time.sleep(BUSY_POLL_SECONDS)
+
+
+def _thin_out_history(context: dg.OutputContext, endpoint_id: str) -> None:
+    """Once a day, with the sweep. A history that cannot be thinned out is no failure of the run."""
+    keep = retention(current_deployment().settings.run_retention)
+    if keep is None:
+        return
+    try:
+        deleted = thin_out(endpoint_id, context.step_context.instance, utc_now() - keep)
+    except Exception as error:  # noqa: BLE001 - whatever Dagster's storage, or Dagster+, raises
+        context.log.warning(f"old runs could not be deleted: {type(error).__name__}")
+        return
+    if deleted:
+        context.log.info(f"deleted {deleted} runs older than {keep.days} days")
 
 
 class _Progress:

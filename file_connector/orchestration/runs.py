@@ -25,6 +25,7 @@ ENDPOINT_TAG = "file_connector/endpoint"
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
+PARTITION_TAG = "dagster/partition"
 MAX_RETRIES_TAG = "dagster/max_retries"
 _IN_PROGRESS = (
     dg.DagsterRunStatus.STARTING,
@@ -50,14 +51,28 @@ def run_id_of(dagster_run_id: str, endpoint_id: str) -> str:
 
 def last_day_told(endpoint_id: str, instance: dg.DagsterInstance) -> date:
     """Up to which day a scheduled run told Dagster that all is well."""
-    for record in instance.get_run_records(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=_by_itself(endpoint_id)), limit=1
-    ):
-        return date.fromisoformat(record.dagster_run.tags[RANGE_END_TAG])
-    return date.min
+    done = instance.get_run_records(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=launched_by_itself(endpoint_id)),
+        limit=5,
+    )
+    return max(
+        (day for record in done for day in days_marked(record.dagster_run)), default=date.min
+    )
 
 
-def _by_itself(endpoint_id: str) -> dict[str, str | list[str]]:
+def days_marked(run: dg.DagsterRun) -> set[date]:
+    """The daily partitions a run materialized."""
+    if run.status is not dg.DagsterRunStatus.SUCCESS:
+        return set()
+    first = run.tags.get(RANGE_START_TAG) or run.tags.get(PARTITION_TAG)
+    last = run.tags.get(RANGE_END_TAG) or first
+    if first is None or last is None:
+        return set()
+    count = (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
+    return {date.fromisoformat(first) + timedelta(days=n) for n in range(count)}
+
+
+def launched_by_itself(endpoint_id: str) -> dict[str, str | list[str]]:
     """Tags of the runs that no person asked for by choosing days."""
     return {ENDPOINT_TAG: endpoint_id, MODE_TAG: [Mode.INCREMENTAL.value, Mode.SWEEP.value]}
 
@@ -104,7 +119,7 @@ def count(
     followed by another at once, later ones in a row after a back-off."""
     recent = now - timedelta(days=2)
     for record in instance.get_run_records(
-        dg.RunsFilter(tags=_by_itself(endpoint.id), updated_after=recent), limit=1
+        dg.RunsFilter(tags=launched_by_itself(endpoint.id), updated_after=recent), limit=1
     ):
         run = record.dagster_run
         if run.status is not dg.DagsterRunStatus.FAILURE:
