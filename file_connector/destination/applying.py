@@ -6,14 +6,19 @@ the state row writes an endpoint's files and folders, so what is read here stays
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     Subquery,
+    bindparam,
     delete,
     func,
     select,
@@ -34,7 +39,10 @@ from file_connector.models import (
 
 _COMPARED = ("external_id", "version", "gone_at", *NEWS)
 
-Write = Callable[[Connection, Sequence[Row]], None]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+Write = Callable[[Connection, Iterable[Row]], None]
+"""Stores rows, which may be made while the first of them are already stored."""
 
 
 class Applying:
@@ -69,6 +77,7 @@ class Applying:
         self._overwrite = overwrite
         self._save_folders = save_folders
         self._sift = sift
+        self.told = {clean_id(record.external_id): record for record in commit.records}
         self.inserted = 0
         self.tombstoned = 0
         self.unchanged = 0
@@ -118,64 +127,68 @@ class Applying:
             return
         affected = tree.below(self._conn, self._endpoint_id, moved)
         prefix_of = tree.prefixes(self._conn, self._endpoint_id, affected)
-        wrong = tree.misplaced(self._conn, self._endpoint_id, prefix_of)
-        self.updated.update(self._change(wrong, {"path": wrong.c.path}))
+        wrong, asked = tree.misplaced(self._conn, self._endpoint_id, prefix_of)
+        self.updated.update(self._change(wrong, {"path": wrong.c.path}, asked))
 
     def _records(self) -> None:
-        records = self._commit.records
-        if not records:
+        if not self.told:
             return
-        parents = {clean_id(r.parent_id) for r in records if r.parent_id is not None}
+        told = self.told
+        parents = {clean_id(p) for p in {r.parent_id for r in told.values()} if p is not None}
         prefix_of = tree.prefixes(self._conn, self._endpoint_id, parents)
-        incoming: dict[str, tuple[Row, bool]] = {}
-        for record in records:
-            row = row_of(self._commit.identity, record, "")
+        stored = self._stored(told)
+
+        def row(external_id: str) -> Row:
+            row = row_of(self._commit.identity, told[external_id], "")
             row["path"] = f"{prefix_of.get(row['parent_id'] or '', '')}{row['title']}"
-            incoming[row["external_id"]] = (row, record.version_is_content)
-        stored = self._stored(incoming)
-        fresh: list[Row] = []
-        newer: list[Row] = []
-        for external_id in sorted(incoming):
-            row, version_is_content = incoming[external_id]
-            held = stored.get(external_id)
-            if held is None:
-                fresh.append(row)
-            elif not is_older(row, held) and is_news(row, held, version_is_content):
-                newer.append(row)
+            return row
+
+        fresh = sorted(told.keys() - stored.keys())
+        newer: dict[str, Row] = {}
+        for external_id, held in sorted(stored.items()):
+            new = row(external_id)
+            if not is_older(new, held) and is_news(
+                new, held, told[external_id].version_is_content
+            ):
+                newer[external_id] = new
             elif external_id not in self.updated:
                 self.unchanged += 1
         if not (fresh or newer):
             return
         first = reserve(self._conn, len(fresh) + len(newer))
-        for seq, row in enumerate((*fresh, *newer), first):
+        seq_of = dict(zip((*fresh, *newer), count(first)))  # noqa: B905 - one has no end
+
+        def stamped(row: Row) -> Row:
             row["first_seen_at"] = row["changed_at"] = self._now
-            row["change_seq"] = seq
-        inserted = self._write(self._insert, fresh)
+            row["change_seq"] = seq_of[row["external_id"]]
+            return row
+
+        inserted = self._write(self._insert, fresh, lambda i: stamped(row(i)))
         self.inserted += len(inserted)
         self.changed.update(inserted)
-        self.updated.update(self._write(self._overwrite, newer))
+        self.updated.update(self._write(self._overwrite, [*newer], lambda i: stamped(newer[i])))
         self.changed.update(self.updated)
 
-    def _write(self, write: Write, rows: Sequence[Row]) -> list[str]:
+    def _write(self, write: Write, ids: Sequence[str], row: Callable[[str], Row]) -> Sequence[str]:
         """The ids of what is stored. Without ``sift`` that is all, or an error; with it, rows that
         the database refuses are found by halving."""
-        if not rows:
-            return []
+        if not ids:
+            return ()
         if not self._sift:
-            write(self._conn, rows)
-            return [row["external_id"] for row in rows]
+            write(self._conn, map(row, ids))
+            return ids
         try:
             with self._conn.begin_nested():
-                write(self._conn, rows)
+                write(self._conn, map(row, ids))
         except DRIVER_ERRORS as error:
             if not refuses_rows(error):
                 raise
-            if len(rows) == 1:
-                self.refused[rows[0]["external_id"]] = translated(error).message
-                return []
-            half = len(rows) // 2
-            return [*self._write(write, rows[:half]), *self._write(write, rows[half:])]
-        return [row["external_id"] for row in rows]
+            if len(ids) == 1:
+                self.refused[ids[0]] = translated(error).message
+                return ()
+            half = len(ids) // 2
+            return [*self._write(write, ids[:half], row), *self._write(write, ids[half:], row)]
+        return ids
 
     def _stored(self, external_ids: Collection[str]) -> dict[str, Held]:
         found: Any = tree.held(self._conn, self._endpoint_id, external_ids, _COMPARED)
@@ -208,8 +221,10 @@ class Applying:
         ids = self._change(leaving, {"gone_at": self._now, "gone_reason": reason.value})
         self.tombstoned += len(ids)
 
-    def _change(self, which: Subquery, columns: dict[str, Any]) -> Sequence[str]:
-        ids = change_rows(self._conn, self._endpoint_id, which, columns, self._now)
+    def _change(
+        self, which: Subquery, columns: dict[str, Any], asked: Mapping[str, Any] = NOTHING
+    ) -> Sequence[str]:
+        ids = change_rows(self._conn, self._endpoint_id, which, columns, self._now, asked)
         self.changed.update(ids)
         return ids
 
@@ -230,31 +245,46 @@ def numbered(endpoint_id: str, *which: ColumnElement[bool]) -> Subquery:
 
 
 def change_rows(
-    conn: Connection, endpoint_id: str, which: Subquery, columns: dict[str, Any], now: datetime
+    conn: Connection,
+    endpoint_id: str,
+    which: Subquery,
+    columns: dict[str, Any],
+    now: datetime,
+    asked: Mapping[str, Any] = NOTHING,
 ) -> Sequence[str]:
-    """Set ``columns`` on the rows of ``which`` (it has ``external_id``, ``n``), each with its own
-    ``change_seq``; their ids. If there is none, touches nothing, the counter included."""
-    count = conn.scalar(select(func.count()).select_from(which)) or 0
-    if not count:
+    """Set ``columns`` on the rows of ``which`` (it has ``external_id``, ``n``, and asks for the
+    values ``asked``), each with its own ``change_seq``; their ids. If there is none, touches
+    nothing, the counter included."""
+    many = conn.scalar(_how_many(which), asked) or 0
+    if not many:
         return ()
-    before = reserve(conn, count) - 1
+    before = reserve(conn, many) - 1
     return conn.scalars(
         update(files)
         .where(files.c.endpoint_id == endpoint_id, files.c.external_id == which.c.external_id)
         .values(**columns, changed_at=now, change_seq=before + which.c.n)
-        .returning(files.c.external_id)
+        .returning(files.c.external_id),
+        asked,
     ).all()
+
+
+@lru_cache
+def _how_many(which: Subquery) -> Select[Any]:
+    return select(func.count()).select_from(which)
 
 
 def reserve(conn: Connection, count: int) -> int:
     """The first of ``count`` new values of ``change_seq``. Locks the counter until the transaction
     ends, so that no later number can be seen before an earlier one."""
-    last: int = conn.execute(
-        update(change_counter)
-        .values(value=change_counter.c.value + count)
-        .returning(change_counter.c.value)
-    ).scalar_one()
+    last: int = conn.execute(_RESERVE, {"count": count}).scalar_one()
     return last - count + 1
+
+
+_RESERVE = (
+    update(change_counter)
+    .values(value=change_counter.c.value + bindparam("count"))
+    .returning(change_counter.c.value)
+)
 
 
 def _elsewhere(folder: Folder, before: Folder | None) -> bool:

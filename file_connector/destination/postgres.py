@@ -6,8 +6,9 @@ Fit for transaction poolers: no session settings (``SET LOCAL`` only), no prepar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +45,7 @@ from file_connector.errors import ConfigurationError, remember_secrets
 LOCK_SECONDS = 30.0
 STATEMENT_SECONDS = 110.0
 MIGRATE_ATTEMPTS = 8
+PIECE = 200
 
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -146,7 +148,7 @@ class PostgresStore(SqlStore):
             {"rows": dumps(_timeless(table, rows))},
         )
 
-    def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
+    def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
         cursor: Any = conn.connection.cursor()  # of the driver, inside our transaction
         cursor.copy_expert(
             f"copy {files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
@@ -235,19 +237,20 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 class _Pieces:
-    """A file for COPY: while the server stores one piece, the next is being written."""
+    """A file for COPY: while the server stores one piece, the next is being made."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._left = iter([rows[i : i + 250] for i in range(0, len(rows), 250)])
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._left = iter(rows)
 
     def read(self, size: int) -> bytes:
-        rows = next(self._left, None)
-        return b"" if rows is None else _copy_text(rows).encode()
+        return _copy_text(list(islice(self._left, PIECE))).encode()
 
 
 def _copy_text(rows: Sequence[Row]) -> str:
     """Rows of ``files`` in the text format of COPY. Column by column, because most of an endpoint's
     columns say the same in every row; escaped only if something in it asks for it."""
+    if not rows:
+        return ""
     columns = [_column([row[name] for row in rows], _text) for name in _COLUMNS]
     text = "".join([f"{line}\n" for line in map("\t".join, zip(*columns, strict=True))])
     plain = (len(columns) - 1) * len(rows), len(rows)

@@ -114,8 +114,10 @@ def clean_text(text: str) -> str:
 def clean_id(text: str) -> str:
     """``clean_text`` of an id. One too long for an index ends in its digest instead: the same for
     ever, and another than its neighbour's."""
+    if len(text) <= LONGEST_ID and text.isascii() and "\x00" not in text:
+        return text
     text = clean_text(text)
-    if len(text) * 4 <= LONGEST_ID or len(text.encode()) <= LONGEST_ID:
+    if len(text.encode()) <= LONGEST_ID:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{text.encode()[: LONGEST_ID - 100].decode(errors='ignore')}...{digest}"

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from sqlalchemy import (
     Engine,
     Select,
     Table,
+    bindparam,
     delete,
     exists,
     func,
@@ -77,9 +78,24 @@ PAGE = 1000
 
 _STATE_FIELDS = tuple(f.name for f in fields(SyncState))
 _COUNTS = tuple(f.name for f in fields(RunCounts))
+_COUNTED = ("inserted", "updated", "unchanged", "tombstoned")
+"""What a commit adds to the counts of its run."""
 _KNOWN = ("external_id", "title", "parent_id", "version", "updated_at", "gone_reason")
 _HELD = ("new", "ok", "failing")
 """Status values that follow from runs; the others are the YAML's."""
+
+# Statements of every commit are built once: that takes longer than the database needs for them.
+
+_LOCKED_STATE = (
+    select(sync_state).where(sync_state.c.endpoint_id == bindparam("endpoint")).with_for_update()
+)
+_PUT_STATE = update(sync_state).where(sync_state.c.endpoint_id == bindparam("endpoint"))
+_HOLDER = select(sync_leases.c.run_id).where(sync_leases.c.endpoint_id == bindparam("endpoint"))
+_COUNT = (
+    update(sync_runs)
+    .where(sync_runs.c.run_id == bindparam("run"), sync_runs.c.ended_at.is_(None))
+    .values({name: sync_runs.c[name] + bindparam(f"did_{name}") for name in _COUNTED})
+)
 
 
 class SqlStore(ABC):
@@ -144,7 +160,7 @@ class SqlStore(ABC):
         """Insert ``row`` unless one with its primary key is there."""
 
     @abstractmethod
-    def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
+    def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
         """Insert new rows of ``files``."""
 
     @abstractmethod
@@ -236,11 +252,11 @@ class SqlStore(ABC):
 
     def _lock_state(self, conn: Connection, endpoint_id: str) -> SyncState:
         """The endpoint's stored state, its row locked until the transaction ends."""
-        wanted = select(sync_state).where(sync_state.c.endpoint_id == endpoint_id).with_for_update()
-        row = conn.execute(wanted).one_or_none()
+        asked = {"endpoint": endpoint_id}
+        row = conn.execute(_LOCKED_STATE, asked).one_or_none()
         if row is None:
             self._ensure_row(conn, sync_state, _fresh_state(endpoint_id))
-            row = conn.execute(wanted).one()
+            row = conn.execute(_LOCKED_STATE, asked).one()
         return _state(row)
 
     def _put_state(
@@ -250,11 +266,8 @@ class SqlStore(ABC):
         stored = clean_state(replace(state, version=state.version + 1))
         row = {name: getattr(stored, name) for name in _STATE_FIELDS}
         row["blind"] = [dict(b) for b in stored.blind]
-        conn.execute(
-            update(sync_state)
-            .where(sync_state.c.endpoint_id == state.endpoint_id)
-            .values(**row, commit_id=commit_id, stored_at=now)
-        )
+        row |= {"commit_id": commit_id, "stored_at": now, "endpoint": state.endpoint_id}
+        conn.execute(_PUT_STATE, row)
         return stored
 
     def _landed(self, endpoint_id: str, commit_id: str) -> Callable[[Connection], bool]:
@@ -300,9 +313,8 @@ class SqlStore(ABC):
             )
             change.apply()
             if commit.mark_seen:
-                ids = {clean_id(r.external_id) for r in commit.records}
-                ids.update(map(clean_id, commit.seen))
-                self._mark_seen(conn, endpoint_id, commit.state.pass_no, sorted(ids))
+                seen = sorted({*change.told, *map(clean_id, commit.seen)})
+                self._mark_seen(conn, endpoint_id, commit.state.pass_no, seen)
             result = CommitResult(
                 state=self._put_state(conn, commit.state, commit_id, now),
                 inserted=change.inserted,
@@ -327,9 +339,7 @@ class SqlStore(ABC):
         """Lock the endpoint for this transaction; ConflictError unless the run holds the lease and
         the stored state has the version it was derived from."""
         state = self._lock_state(conn, endpoint_id)
-        holder = conn.scalar(
-            select(sync_leases.c.run_id).where(sync_leases.c.endpoint_id == endpoint_id)
-        )
+        holder = conn.scalar(_HOLDER, {"endpoint": endpoint_id})
         if holder != run_id:
             taken = f"run {holder} took it over" if holder else "nobody holds it"
             raise ConflictError(
@@ -343,20 +353,12 @@ class SqlStore(ABC):
         return state
 
     def _count(self, conn: Connection, run_id: str, result: CommitResult) -> None:
-        added = {
-            name: sync_runs.c[name] + getattr(result, name)
-            for name in ("inserted", "updated", "unchanged", "tombstoned")
-            if getattr(result, name)
-        }
-        if added:
-            conn.execute(
-                update(sync_runs)
-                .where(sync_runs.c.run_id == run_id, sync_runs.c.ended_at.is_(None))
-                .values(added)
-            )
+        did = {f"did_{name}": getattr(result, name) for name in _COUNTED}
+        if any(did.values()):
+            conn.execute(_COUNT, {"run": run_id, **did})
 
-    def _overwrite_files(self, conn: Connection, rows: Sequence[Row]) -> None:
-        self._merge(conn, files, rows, keep=("first_seen_at",))
+    def _overwrite_files(self, conn: Connection, rows: Iterable[Row]) -> None:
+        self._merge(conn, files, list(rows), keep=("first_seen_at",))
 
     def _save_folders(self, conn: Connection, rows: Sequence[Row]) -> None:
         self._merge(conn, sync_folders, rows)

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Table, create_engine, event, inspect
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.schema import CreateColumn
 
 from file_connector.destination.rows import Row
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
+    JsonValue,
+    Moment,
     change_counter,
     files,
     metadata,
@@ -103,30 +107,10 @@ class SqliteStore(SqlStore):
     ) -> None:
         if not rows:
             return
-        key = [column.name for column in table.primary_key]
-        statement = insert(table)
-        changes = {
-            column.name: statement.excluded[column.name]
-            for column in table.columns
-            if column.name not in key and column.name not in keep
-        }
-        conn.execute(statement.on_conflict_do_update(index_elements=key, set_=changes), rows)
+        conn.execute(_upsert(table, tuple(keep)), rows)
 
-    def _insert_files(self, conn: Connection, rows: Sequence[Row]) -> None:
-        binders = [
-            column.type.dialect_impl(_DIALECT).bind_processor(_DIALECT) for column in files.columns
-        ]
-        names = [column.name for column in files.columns]
-        conn.exec_driver_sql(
-            f"INSERT INTO files ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-            [
-                tuple(
-                    row[name] if bind is None else bind(row[name])
-                    for name, bind in zip(names, binders, strict=True)
-                )
-                for row in rows
-            ],
-        )
+    def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
+        conn.exec_driver_sql(_INSERT_FILE, [_bound(row) for row in rows])
 
     def _mark_seen(
         self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
@@ -137,6 +121,40 @@ class SqliteStore(SqlStore):
                 "VALUES (?, ?, ?)",
                 [(endpoint_id, pass_no, external_id) for external_id in ids],
             )
+
+
+@lru_cache
+def _upsert(table: Table, keep: tuple[str, ...]) -> Insert:
+    key = [column.name for column in table.primary_key]
+    statement = insert(table)
+    changes = {
+        column.name: statement.excluded[column.name]
+        for column in table.columns
+        if column.name not in key and column.name not in keep
+    }
+    return statement.on_conflict_do_update(index_elements=key, set_=changes)
+
+
+_COLUMNS = [column.name for column in files.columns]
+_INSERT_FILE = (
+    f"INSERT INTO files ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
+_BINDERS = [
+    (place, bind)
+    for place, column in enumerate(files.columns)
+    if isinstance(column.type, (Moment, JsonValue))
+    and (bind := column.type.dialect_impl(_DIALECT).bind_processor(_DIALECT))
+]
+_values: Callable[[Row], tuple[Any, ...]] = itemgetter(*_COLUMNS)
+
+
+def _bound(row: Row) -> tuple[Any, ...]:
+    """A row of ``files`` as the driver takes it."""
+    values = list(_values(row))
+    for place, bind in _BINDERS:
+        if values[place] is not None:
+            values[place] = bind(values[place])
+    return tuple(values)
 
 
 def _set_up(connection: sqlite3.Connection, _: object) -> None:

@@ -196,16 +196,30 @@ def below(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> li
     return sorted({*folder_ids, *found.scalars()})
 
 
-def misplaced(conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]) -> Subquery:
+def misplaced(
+    conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]
+) -> tuple[Subquery, Mapping[str, Any]]:
     """Live files directly in the folders of ``prefix_of`` whose path is not prefix + title: their
-    id, right path and number ``n`` (1, 2, ... in the order of ids)."""
-    pairs = dumps(dict(prefix_of))
+    id, right path and number ``n`` (1, 2, ... in the order of ids). With the values it asks for."""
+    asked = {
+        "endpoint": endpoint_id,
+        "ids": _sent(conn, prefix_of),
+        "prefixes": dumps(dict(prefix_of)),
+    }
+    return _misplaced(conn.dialect.name), asked
+
+
+@lru_cache
+def _misplaced(dialect: str) -> Subquery:
+    pairs = bindparam("prefixes", type_=Text)
     place = (
-        func.json_each_text(literal(pairs).op("::")(text("json")))
-        if conn.dialect.name == "postgresql"
+        func.json_each_text(pairs.op("::")(text("json")))
+        if dialect == "postgresql"
         else func.json_each(pairs)
     ).table_valued("key", "value", name="place")
     path = type_coerce(place.c.value, Text).concat(files.c.title)
+    # The join says so too; this uses the index.
+    inside = _one_of(dialect, files.c.parent_id, bindparam("ids", type_=Text))
     return (
         select(
             files.c.external_id,
@@ -214,8 +228,8 @@ def misplaced(conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]) 
         )
         .join_from(place, files, files.c.parent_id == place.c.key)
         .where(
-            files.c.endpoint_id == endpoint_id,
-            among(conn, files.c.parent_id, prefix_of),  # the join says so too; this uses the index
+            files.c.endpoint_id == bindparam("endpoint"),
+            inside,
             files.c.gone_at.is_(None),
             files.c.path != path,
         )
