@@ -66,7 +66,7 @@ class Applying:
         *,
         insert: Write,
         overwrite: Write,
-        save_folders: Write,
+        save_folders: Callable[[Connection, Sequence[Row]], None],
         sift: bool = False,
     ) -> None:
         self._conn = conn
@@ -147,16 +147,14 @@ class Applying:
         newer: dict[str, Row] = {}
         for external_id, held in sorted(stored.items()):
             new = row(external_id)
-            if not is_older(new, held) and is_news(
-                new, held, told[external_id].version_is_content
-            ):
+            if not is_older(new, held) and is_news(new, held, told[external_id].version_is_content):
                 newer[external_id] = new
             elif external_id not in self.updated:
                 self.unchanged += 1
         if not (fresh or newer):
             return
         first = reserve(self._conn, len(fresh) + len(newer))
-        seq_of = dict(zip((*fresh, *newer), count(first)))  # noqa: B905 - one has no end
+        seq_of = dict(zip((*fresh, *newer), count(first)))
 
         def stamped(row: Row) -> Row:
             row["first_seen_at"] = row["changed_at"] = self._now

@@ -25,9 +25,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import insert
+from tenacity import wait_incrementing
 
 from file_connector.destination import migrations
-from file_connector.destination.failures import DRIVER_ERRORS, sqlstate, translated
+from file_connector.destination.failures import sqlstate
 from file_connector.destination.rows import Row
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
@@ -98,15 +99,16 @@ class PostgresStore(SqlStore):
         super().__init__(engine, **options)
 
     def migrate(self, *, dry_run: bool = False) -> Sequence[str]:
-        for attempt in range(1, MIGRATE_ATTEMPTS + 1):
-            try:
-                with self._engine.begin() as conn:
-                    return migrations.migrate(conn, dry_run=dry_run)
-            except DRIVER_ERRORS as error:
-                if sqlstate(error) != _LOCK_NOT_AVAILABLE or attempt == MIGRATE_ATTEMPTS:
-                    raise translated(error) from None
-            self._sleep(float(attempt))  # those who waited behind us get through
-        raise AssertionError("unreachable")
+        def once() -> Sequence[str]:
+            with self._engine.begin() as conn:
+                return migrations.migrate(conn, dry_run=dry_run)
+
+        return self._repeated(
+            once,
+            lambda error: sqlstate(error) == _LOCK_NOT_AVAILABLE,
+            attempts=MIGRATE_ATTEMPTS,
+            waits=wait_incrementing(1, 1),  # those who waited behind us get through
+        )
 
     def check(self) -> None:
         self._read(_examine)

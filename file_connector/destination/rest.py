@@ -15,10 +15,11 @@ from datetime import datetime, timedelta
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
 from file_connector.destination import migrations
 from file_connector.destination.base import EndpointStatus, RunRow
+from file_connector.destination.known import PAGE
 from file_connector.destination.lent import Limiter, Vault
 from file_connector.destination.rest_calls import MIGRATE, READ_SECONDS, Calls
 from file_connector.destination.rows import Row, clean_id, clean_state, clean_text, row_of
-from file_connector.destination.sql_store import LEASE_SECONDS, PAGE, busy
+from file_connector.destination.sql_store import LEASE_SECONDS, busy
 from file_connector.destination.tables import Moment, endpoints, files, sync_runs, sync_state
 from file_connector.destination.tree import clean_folder
 from file_connector.errors import ConfigurationError

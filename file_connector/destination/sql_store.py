@@ -6,21 +6,18 @@ it needs for itself, locks are rows, and nothing is prepared.
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     Connection,
     Engine,
-    Select,
     Table,
     bindparam,
     delete,
@@ -34,16 +31,10 @@ from sqlalchemy import (
 from sqlalchemy.engine import Row as SqlRow
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
-from file_connector.destination import applying, tree
+from file_connector.destination import applying
 from file_connector.destination.base import EndpointStatus, RunRow
-from file_connector.destination.failures import (
-    DRIVER_ERRORS,
-    RefusedError,
-    connection_lost,
-    cut_while_connecting,
-    translated,
-    worth_repeating,
-)
+from file_connector.destination.failures import RefusedError
+from file_connector.destination.known import PAGE, SqlKnown, known_file, known_files, pages
 from file_connector.destination.rows import Row, clean_id, clean_state, clean_text
 from file_connector.destination.tables import (
     endpoints,
@@ -54,12 +45,11 @@ from file_connector.destination.tables import (
     sync_seen,
     sync_state,
 )
+from file_connector.destination.transactions import Transactions
 from file_connector.errors import BusyError, ConflictError
 from file_connector.models import (
     Commit,
     CommitResult,
-    Folder,
-    GoneReason,
     Identity,
     Json,
     KnownFile,
@@ -70,17 +60,12 @@ from file_connector.models import (
 )
 from file_connector.times import iso
 
-T = TypeVar("T")
-
 LEASE_SECONDS = 90.0
-ATTEMPTS = 5
-PAGE = 1000
 
 _STATE_FIELDS = tuple(f.name for f in fields(SyncState))
 _COUNTS = tuple(f.name for f in fields(RunCounts))
 _COUNTED = ("inserted", "updated", "unchanged", "tombstoned")
 """What a commit adds to the counts of its run."""
-_KNOWN = ("external_id", "title", "parent_id", "version", "updated_at", "gone_reason")
 _HELD = ("new", "ok", "failing")
 """Status values that follow from runs; the others are the YAML's."""
 
@@ -98,7 +83,7 @@ _COUNT = (
 )
 
 
-class SqlStore(ABC):
+class SqlStore(Transactions):
     """See ``destination.base.Store`` for what each method promises.
 
     Args:
@@ -118,13 +103,10 @@ class SqlStore(ABC):
         clock: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._engine = engine
+        super().__init__(engine, sleep)
         self._encryption_key = encryption_key
         self._lease = timedelta(seconds=lease_seconds)
         self._clock = clock
-        self._sleep = sleep
-        self._ready = False
-        self._making_ready = threading.Lock()
 
     # -- what differs between databases ----------------------------------------------------------
 
@@ -135,14 +117,6 @@ class SqlStore(ABC):
         Args:
             dry_run: change nothing; names of what would be applied.
         """
-
-    @abstractmethod
-    def _make_ready(self) -> None:
-        """Before first use: create or check the tables."""
-
-    @abstractmethod
-    def _begin(self, conn: Connection, durable: bool) -> None:
-        """Open a transaction that will write. ``durable``: what it commits survives a power cut."""
 
     @abstractmethod
     def _now(self, conn: Connection) -> datetime:
@@ -169,86 +143,7 @@ class SqlStore(ABC):
     ) -> None:
         """Add marks to ``sync_seen``; those that are there stay."""
 
-    # -- transactions ----------------------------------------------------------------------------
-
-    def _read(self, ask: Callable[[Connection], T]) -> T:
-        """What ``ask`` finds; asked again after a lost connection."""
-        self._ensure_ready()
-        return self._asked(ask)
-
-    def _asked(self, ask: Callable[[Connection], T]) -> T:
-        """The same before the tables are ready."""
-        for attempt in range(1, ATTEMPTS + 1):
-            with self._translating(), self._connected() as conn:
-                try:
-                    return ask(conn)
-                except DRIVER_ERRORS as error:
-                    _abandon(conn, error)
-                    if attempt == ATTEMPTS or not worth_repeating(error):
-                        raise
-            self._sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
-
-    def _connected(self) -> Connection:
-        """A connection; asked for again if it is cut while it is being made."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._engine.connect()
-            except DRIVER_ERRORS as error:
-                if attempt == ATTEMPTS or not cut_while_connecting(error):
-                    raise
-            self._sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
-
-    def _write(
-        self,
-        work: Callable[[Connection], T],
-        landed: Callable[[Connection], bool] | None = None,
-        *,
-        durable: bool = True,
-    ) -> T:
-        """``work`` in one transaction.
-
-        Deadlocks, serialization failures and connections lost before COMMIT are repeated: nothing
-        was stored. When the connection dies at COMMIT, ``landed`` is asked on a new one whether the
-        transaction was stored (it must wait for the old one to end, by a row lock); without it,
-        storing twice does no harm.
-        """
-        self._ensure_ready()
-        for attempt in range(1, ATTEMPTS + 1):
-            committing = False
-            with self._translating(), self._connected() as conn:
-                try:
-                    self._begin(conn, durable)
-                    result = work(conn)
-                    committing = True
-                    conn.commit()
-                except DRIVER_ERRORS as error:
-                    _abandon(conn, error)
-                    if attempt == ATTEMPTS or not worth_repeating(error):
-                        raise
-                    unanswered = committing and connection_lost(error)
-                else:
-                    return result
-            self._sleep(0.05 * 2**attempt)
-            if unanswered and landed is not None and self._write(landed):
-                return result
-        raise AssertionError("unreachable")
-
-    def _ensure_ready(self) -> None:
-        if self._ready:
-            return
-        with self._making_ready, self._translating():
-            if not self._ready:
-                self._make_ready()
-                self._ready = True
-
-    @contextmanager
-    def _translating(self) -> Iterator[None]:
-        try:
-            yield
-        except DRIVER_ERRORS as error:
-            raise translated(error) from None
+    # -- the state's row --------------------------------------------------------------------------
 
     def _lock_state(self, conn: Connection, endpoint_id: str) -> SyncState:
         """The endpoint's stored state, its row locked until the transaction ends."""
@@ -407,7 +302,7 @@ class SqlStore(ABC):
     ) -> Sequence[KnownFile]:
         rows = self._read(
             lambda conn: conn.execute(
-                _known_files(endpoint_id)
+                known_files(endpoint_id)
                 .where(
                     files.c.gone_at.is_(None),
                     files.c.external_id > after,
@@ -417,7 +312,7 @@ class SqlStore(ABC):
                 .limit(limit)
             ).all()
         )
-        return [_known_file(row) for row in rows]
+        return [known_file(row) for row in rows]
 
     def unseen_count(self, endpoint_id: str, pass_no: int) -> int:
         return self._read(
@@ -440,7 +335,7 @@ class SqlStore(ABC):
     def live_between(self, endpoint_id: str, start: datetime, end: datetime) -> Iterator[KnownFile]:
         def page(after: str, conn: Connection) -> Sequence[SqlRow[Any]]:
             return conn.execute(
-                _known_files(endpoint_id)
+                known_files(endpoint_id)
                 .where(
                     files.c.gone_at.is_(None),
                     files.c.updated_at >= start,
@@ -451,19 +346,7 @@ class SqlStore(ABC):
                 .limit(PAGE)
             ).all()
 
-        return map(_known_file, self._pages(page, "external_id"))
-
-    def _pages(
-        self, page: Callable[[str, Connection], Sequence[SqlRow[Any]]], key: str
-    ) -> Iterator[SqlRow[Any]]:
-        """The rows of all pages; ``page`` gives those whose ``key`` is beyond what it is told."""
-        rows: Sequence[SqlRow[Any]] = ()
-        while True:
-            after = getattr(rows[-1], key) if rows else ""
-            rows = self._read(partial(page, after))
-            yield from rows
-            if len(rows) < PAGE:
-                return
+        return map(known_file, pages(self, page, "external_id"))
 
     def newest(self, endpoint_id: str, limit: int = 10) -> Sequence[Mapping[str, Json]]:
         rows = self._read(
@@ -707,102 +590,11 @@ class SqlStore(ABC):
         self._engine.dispose()
 
 
-class SqlKnown:
-    """What is held of one endpoint; each answer is a read of its own."""
-
-    def __init__(self, store: SqlStore, endpoint_id: str) -> None:
-        self._store = store
-        self._endpoint_id = endpoint_id
-
-    def folder(self, folder_id: str) -> Folder | None:
-        return self._store._read(
-            lambda conn: tree.load(conn, self._endpoint_id, [folder_id]).get(folder_id)
-        )
-
-    def folders(self) -> Iterator[Folder]:
-        def page(after: str, conn: Connection) -> Sequence[SqlRow[Any]]:
-            return conn.execute(
-                select(sync_folders)
-                .where(
-                    sync_folders.c.endpoint_id == self._endpoint_id,
-                    sync_folders.c.folder_id > after,
-                )
-                .order_by(sync_folders.c.folder_id)
-                .limit(PAGE)
-            ).all()
-
-        return map(_folder, self._store._pages(page, "folder_id"))
-
-    def subfolders(self, parent_id: str) -> Sequence[Folder]:
-        rows = self._store._read(
-            lambda conn: conn.execute(
-                select(sync_folders)
-                .where(
-                    sync_folders.c.endpoint_id == self._endpoint_id,
-                    sync_folders.c.parent_id == parent_id,
-                )
-                .order_by(sync_folders.c.folder_id)
-            ).all()
-        )
-        return [_folder(row) for row in rows]
-
-    def files(self, external_ids: Collection[str]) -> Mapping[str, KnownFile]:
-        external_ids = set(map(clean_id, external_ids))
-        rows = self._store._read(
-            lambda conn: tree.held(conn, self._endpoint_id, external_ids, _KNOWN).all()
-        )
-        return {row.external_id: _known_file(row) for row in rows}
-
-    def files_in(self, folder_id: str) -> Sequence[KnownFile]:
-        rows = self._store._read(
-            lambda conn: conn.execute(
-                _known_files(self._endpoint_id)
-                .where(files.c.parent_id == folder_id, files.c.gone_at.is_(None))
-                .order_by(files.c.external_id)
-            ).all()
-        )
-        return [_known_file(row) for row in rows]
-
-    def live_count(self) -> int:
-        return self._store._read(
-            lambda conn: conn.execute(
-                select(func.count()).where(
-                    files.c.endpoint_id == self._endpoint_id, files.c.gone_at.is_(None)
-                )
-            ).scalar_one()
-        )
-
-
 def busy(run_id: str, acquired_at: datetime | None, expires_at: datetime | None) -> BusyError:
     """A living run holds the endpoint."""
     return BusyError(
         f"run {run_id} is writing this endpoint since {iso(acquired_at)}",
         remedy=f"It is left to finish; if it died, the endpoint is free at {iso(expires_at)}.",
-    )
-
-
-def _abandon(conn: Connection, error: BaseException) -> None:
-    """Roll back and, after a lost connection, keep it out of the pool."""
-    try:
-        if connection_lost(error):
-            conn.invalidate()
-        conn.rollback()
-    except DRIVER_ERRORS:
-        conn.invalidate()
-
-
-def _known_files(endpoint_id: str) -> Select[Any]:
-    return select(*(files.c[name] for name in _KNOWN)).where(files.c.endpoint_id == endpoint_id)
-
-
-def _known_file(row: SqlRow[Any]) -> KnownFile:
-    return KnownFile(
-        row.external_id,
-        row.title,
-        row.parent_id,
-        row.version,
-        row.updated_at,
-        None if row.gone_reason is None else GoneReason(row.gone_reason),
     )
 
 
@@ -812,10 +604,6 @@ def _seen_in(endpoint_id: str, pass_no: int) -> Any:
         sync_seen.c.pass_no == pass_no,
         sync_seen.c.external_id == files.c.external_id,
     )
-
-
-def _folder(row: SqlRow[Any]) -> Folder:
-    return Folder(row.folder_id, row.parent_id, row.name, row.state)
 
 
 def _fresh_state(endpoint_id: str) -> Row:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Table, create_engine, event, inspect
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateColumn
 
 from file_connector.destination.rows import Row
@@ -33,6 +33,7 @@ from file_connector.destination.tables import (
     metadata,
     sync_seen,
 )
+from file_connector.destination.transactions import translating
 from file_connector.errors import ConfigurationError
 from file_connector.times import utc_now
 
@@ -69,7 +70,7 @@ class SqliteStore(SqlStore):
                 f"this Python brings SQLite {sqlite3.sqlite_version}, too old for File Connector",
                 remedy="Use a Python with SQLite 3.35 or newer.",
             )
-        with self._translating():
+        with translating():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._engine.connect() as conn:
                 if dry_run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -85,7 +85,7 @@ class Dawdling:
         super().__init__(*args, **options)
         self.inside, self.go_on = threading.Event(), threading.Event()
 
-    def _insert_files(self, conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    def _insert_files(self, conn: Connection, rows: Iterable[dict[str, Any]]) -> None:
         super()._insert_files(conn, rows)  # type: ignore[misc]
         self.inside.set()
         assert self.go_on.wait(30)
