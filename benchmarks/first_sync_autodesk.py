@@ -5,7 +5,7 @@ contents after ``--latency-ms`` (about 6 KB a file, as in real answers). Both si
 folders at the same time. Prints: throughput ratio (ours / bare), calls beyond the listing pages,
 peak resident memory, with ``--kill`` how many folders a killed first sync lists again, and with
 ``--scale N`` a first sync under Autodesk's limit of 300 listings a minute, in time that runs N
-times as fast: the stub refuses more, our budget has to keep us below.
+times as fast, the latency too: the stub refuses more, our budget has to keep us below.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from datetime import datetime, timezone
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +33,8 @@ import requests
 from file_connector.connectors.autodesk.connector import WORKERS
 from file_connector.connectors.autodesk.spec import SPEC
 from file_connector.connectors.base import Credentials, RateLimiter, Toolbox, Unlimited
-from file_connector.destination.open import open_store
+from file_connector.destination.open import FILE_NAME, open_store
+from file_connector.destination.sqlite import SqliteStore
 from file_connector.models import Identity
 from file_connector.sync.run import SyncRun
 
@@ -112,7 +114,7 @@ class Stub(BaseHTTPRequestHandler):
         else:
             with self.listed.get_lock():
                 self.listed.value += 1
-            time.sleep(self.latency)
+            time.sleep(self.latency * (self.window.value or 60) / 60)
             self.answer(self.contents(int(parts[-2][-22:])))
 
     def too_many(self) -> bool:
@@ -197,14 +199,16 @@ def bare(port: int) -> float:
     return sum(files) / (time.monotonic() - began)
 
 
-class FasterTime:
+def faster(home: Path, scale: int) -> RateLimiter:
     """The deployment's own budget, in time that runs ``scale`` times as fast."""
+    began = datetime.now(timezone.utc)
 
-    def __init__(self, limiter: RateLimiter, scale: int) -> None:
-        self._limiter, self._scale = limiter, scale
+    def clock() -> datetime:
+        return began + (datetime.now(timezone.utc) - began) * scale
 
-    def acquire(self, key: str, per_minute: int) -> None:
-        self._limiter.acquire(key, per_minute * self._scale)
+    return SqliteStore(
+        home / FILE_NAME, clock=clock, sleep=lambda seconds: time.sleep(seconds / scale)
+    ).limiter()
 
 
 def ours(port: int, home: Path, scale: int = 0) -> tuple[float, int, int]:
@@ -213,7 +217,7 @@ def ours(port: int, home: Path, scale: int = 0) -> tuple[float, int, int]:
         "bench", "the benchmark", {"client_id": "b", "client_secret": "bench"}
     )
     store = open_store(None, home)
-    limiter = FasterTime(store.limiter(), scale) if scale else Unlimited()
+    limiter = faster(home, scale) if scale else Unlimited()
     toolbox = Toolbox(limiter=limiter, environ=environ)
     began = time.monotonic()
     connector = SPEC.open(SPEC.details(project_id=PROJECT), credentials, toolbox)

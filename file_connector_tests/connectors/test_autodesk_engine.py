@@ -155,6 +155,25 @@ def test_s23_an_empty_root_is_flagged_although_its_folders_are_found_one_by_one(
     assert live(site, store) == set(site.truth())
 
 
+def test_s23_an_empty_root_once_believed_stays_believed(site: Site, store: SqliteStore) -> None:
+    """Single looks still find the folders below, which must not bring back what was accepted."""
+    site.sandbox.aps.add_items(120, site.plans)
+    run(site, store)
+    site.sandbox.faults.add(
+        faults.empty_world(), path=f"/folders/{site.files}/contents", times=None
+    )
+    report = run(site, store, Mode.SWEEP)
+    assert (report.outcome, report.counts.tombstoned) == (Outcome.PARTIAL, 0)
+    assert store.advance(replace(store.state(ME.endpoint_id), confirmed=True))
+    for mode in (Mode.SWEEP, Mode.INCREMENTAL, Mode.SWEEP):
+        assert run(site, store, mode).outcome is Outcome.COMPLETE
+        assert live(site, store) == set()
+    assert run(site, store).counts.api_calls == 1
+    site.sandbox.faults.clear()
+    assert run(site, store, Mode.SWEEP).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+
+
 def test_s23_an_empty_world_that_passes_by_changes_nothing(site: Site, store: SqliteStore) -> None:
     site.sandbox.aps.add_items(120, site.plans)
     run(site, store)

@@ -28,6 +28,7 @@ from file_connector.models import (
     Batch,
     Blind,
     FileRecord,
+    Folder,
     FolderGone,
     Gone,
     GoneReason,
@@ -127,8 +128,9 @@ class Descent:
             self._answered(item.id)
         records, gone = sort_out(page.items, self._wanted, self._known)
         blind: list[Blind] = []
+        abandoned: list[FolderGone] = []
         if page.last:
-            self._open_questions(node)
+            abandoned = self._open_questions(node)
             self.paged = self.paged or node.pages > 1
             if page.unstable:
                 why = "it kept changing while it was listed"
@@ -136,7 +138,13 @@ class Descent:
             if page.unstable or not settled(node.rollup, page.served_at):
                 node.clean = False
             self._release(node)
-        return Batch(records=records, gone=gone, folders=self._tree.take(), blind=blind)
+        return Batch(
+            records=records,
+            gone=gone,
+            folders=self._tree.take(),
+            folders_gone=abandoned,
+            blind=blind,
+        )
 
     def _subfolders(self, node: Node, entries: Sequence[FolderEntry]) -> None:
         """Draft and queue what the listing shows."""
@@ -177,16 +185,29 @@ class Descent:
 
     # -- questions -------------------------------------------------------------------------------
 
-    def _open_questions(self, node: Node) -> None:
+    def _open_questions(self, node: Node) -> list[FolderGone]:
+        """Note what the complete listing of ``node`` did not show; the abandoned folders."""
+        abandoned: list[FolderGone] = []
         for file in self._known.files_in(node.id):
             if file.external_id not in node.shown:
                 self._files[file.external_id] = file, node
                 node.waits_for += 1
         for folder in self._known.subfolders(node.id):
-            if folder.folder_id not in node.shown:
-                self._folders[folder.folder_id] = node
-                node.waits_for += 1
+            if folder.folder_id in node.shown:
+                continue
+            if self._abandoned(folder, node):
+                abandoned.append(FolderGone(folder.folder_id, GoneReason.ACCESS_LOST))
+                continue
+            self._folders[folder.folder_id] = node
+            node.waits_for += 1
         node.shown = set()
+        return abandoned
+
+    def _abandoned(self, folder: Folder, node: Node) -> bool:
+        """Whether the last sweep's listing did not show the folder either, and nothing in it is
+        held any more: then a look at it must not bring back what the listings took away."""
+        last = self._tree.state(node.id).get("pass", 0)
+        return folder.state.get("seen", last) < last and not self._held_below(folder.folder_id)
 
     def _answered(self, identifier: str) -> None:
         """Another listing of this run shows it."""
