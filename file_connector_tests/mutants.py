@@ -28,6 +28,7 @@ CONNECTORS = STORE + "supabase/migrations/20260119090000_connectors.sql"
 STORE_TESTS = "file_connector_tests/destination/"
 MAILBOX = STORE_TESTS + "test_connectors_schema.py"
 ENGINE_TESTS = "file_connector_tests/sync/test_run.py"
+WATCH_TESTS = "file_connector_tests/orchestration/test_watch.py"
 TICK_TESTS = "file_connector_tests/orchestration/test_ticks.py"
 
 
@@ -146,9 +147,30 @@ MUTANTS = [
     Mutant(
         "a run without a process keeps its endpoint",
         RUNS,
-        "if not _is_dead(record, store, instance, now, grace):",
-        "if True:",
-        f"{TICK_TESTS} -k s41",
+        "if abs(now.timestamp() - newest) >= patience.total_seconds():",
+        "if False:",
+        f"{WATCH_TESTS} -k s41",
+    ),
+    Mutant(
+        "a run at work is declared dead",
+        RUNS,
+        "if any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run)):",
+        "if False:",
+        f"{WATCH_TESTS} -k s41",
+    ),
+    Mutant(
+        "other people's silent runs are declared dead",
+        RUNS,
+        " or not _is_ours_alone(run):",
+        ":",
+        f"{WATCH_TESTS} -k other",
+    ),
+    Mutant(
+        "each evaluation opens Dagster's storages",
+        RIM + "storage.py",
+        "if context.instance_ref is not None and context._instance is None:",
+        "if False:",
+        f"{WATCH_TESTS} -k s42",
     ),
     Mutant(
         "a tick launches a run into a writer beyond Dagster",
@@ -586,7 +608,7 @@ MUTANTS = [
     Mutant(
         "jobs: nobody renews the lease of a run that waits",
         RIM + "jobs.py",
-        "            control.renew(job, LEASE_SECONDS)\n",
+        "        control.renew(job, LEASE_SECONDS)\n",
         "",
         "file_connector_tests/orchestration/test_jobs.py",
     ),

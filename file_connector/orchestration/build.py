@@ -36,6 +36,7 @@ from file_connector.orchestration.resources import (
     resource_key,
 )
 from file_connector.orchestration.schedules import Mirror, build_schedule
+from file_connector.orchestration.watch import build_watch
 from file_connector.times import utc_now
 
 log = logging.getLogger("file_connector")
@@ -118,14 +119,17 @@ def _sensors(
     deployment: Deployment,
     now: Callable[[], datetime],
 ) -> Sequence[dg.SensorDefinition]:
-    """The one that foretells, if there is anything to foretell; and the one that empties the
-    mailbox, where there is one: on with a database, and off with the REST API until somebody has
-    exposed its schema."""
+    """The one that looks for lost runs; the one that foretells, if there is anything to foretell;
+    and the one that empties the mailbox, where there is one: on with a database, and off with the
+    REST API until somebody has exposed its schema. None asks for resources, see ``keep_open``."""
     settings = deployment.settings
-    sensors = [forecasts.build_sensor(catalog.endpoints, deployment)]
+    sensors = [
+        build_watch(catalog, mirror, deployment, now),
+        forecasts.build_sensor(catalog.endpoints, deployment),
+    ]
     if settings.database_url or settings.rest_url:
         running = bool(settings.database_url)
-        sensors.append(build_sensor(catalog, jobs, mirror, running=running, now=now))
+        sensors.append(build_sensor(catalog, jobs, mirror, deployment, running=running, now=now))
     return [sensor for sensor in sensors if sensor is not None]
 
 

@@ -40,9 +40,9 @@ def build_sensor(
     if not watched:
         return None
 
-    def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        with told_to_dagster():
-            told = ending(watched, deployment, context.resources.supabase.store())
+    def look() -> dg.SkipReason:
+        with told_to_dagster(), deployment.open_store() as store:
+            told = ending(watched, deployment, store)
         for sentence in told:
             log.warning("%s", sentence)
         if told:
@@ -54,7 +54,6 @@ def build_sensor(
         evaluation_fn=look,
         minimum_interval_seconds=EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        required_resource_keys={"supabase"},
         description="Fails, once a day, while a connection is about to end by itself.",
     )
 

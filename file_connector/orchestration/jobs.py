@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
+from file_connector.deployment import Deployment
 from file_connector.destination.base import RunRow, Store
 from file_connector.destination.control import ControlPlane, Job, control_plane
 from file_connector.endpoints.loader import Catalog
@@ -30,10 +31,10 @@ from file_connector.orchestration.runs import (
     MODE_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
-    bury_the_dead,
     run_id_of,
 )
 from file_connector.orchestration.schedules import Mirror, days_to_cover
+from file_connector.orchestration.storage import keep_open
 from file_connector.times import utc_now
 
 NAME = "connector_jobs"
@@ -58,6 +59,7 @@ def build_sensor(
     catalog: Catalog,
     jobs: Sequence[UnresolvedAssetJobDefinition],
     mirror: Mirror,
+    deployment: Deployment,
     *,
     running: bool,
     now: Callable[[], datetime] = utc_now,
@@ -66,12 +68,13 @@ def build_sensor(
 
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         with told_to_dagster():
-            store: Store = context.resources.supabase.store()
-            control = control_plane(store)
-            if control is None:
-                return dg.SkipReason("the mock has no mailbox")
-            mirror.once(store)  # whom jobs may be about; perhaps no schedule ever ticks
-            return empty_mailbox(catalog, control, store, context.instance, now())
+            keep_open(context)
+            with deployment.open_store() as store:
+                control = control_plane(store)
+                if control is None:
+                    return dg.SkipReason("the mock has no mailbox")
+                mirror.once(store)  # whom jobs may be about
+                return empty_mailbox(catalog, control, store, context.instance, now())
 
     return dg.SensorDefinition(
         name=NAME,
@@ -81,7 +84,6 @@ def build_sensor(
         default_status=(
             dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
         ),
-        required_resource_keys={"supabase"},
         description="Runs what the application asks for with `connectors.enqueue_connector_job`.",
     )
 
@@ -102,7 +104,7 @@ def empty_mailbox(
         if entry.id is not None and entry.id not in endpoints
     }
     told = [
-        _settle(job, endpoints[job.instance_id], control, store, instance, now)
+        _settle(job, endpoints[job.instance_id], control, store, instance)
         for job in control.held(WORKER)
         if job.instance_id in endpoints
     ]
@@ -172,7 +174,6 @@ def _settle(
     control: ControlPlane,
     store: Store,
     instance: dg.DagsterInstance,
-    now: datetime,
 ) -> str:
     """Bring the mailbox up to what Dagster knows of a claimed job; in words."""
     run = _run_of(job, instance)
@@ -180,11 +181,8 @@ def _settle(
         return f"job {job.id} has no run yet"  # if none comes, its lease ends
     name = f"job {job.id}, run {run.run_id[:8]},"
     if not run.is_finished:
-        lost = bury_the_dead(endpoint, store, instance, now)
-        if lost is None:
-            control.renew(job, LEASE_SECONDS)
-            return f"{name} is {run.status.value.lower()}"
-        run = _run_of(job, instance) or run
+        control.renew(job, LEASE_SECONDS)
+        return f"{name} is {run.status.value.lower()}"
     mine = run_id_of(run.run_id, endpoint.id)
     row = next((r for r in store.runs(endpoint.id) if r.run_id == mine), None)
     if run.is_success or (row is not None and row.outcome is Outcome.COMPLETE):

@@ -8,7 +8,7 @@ long run from a dead one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -27,17 +27,18 @@ RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
 MAX_RETRIES_TAG = "dagster/max_retries"
-_IN_PROGRESS = (
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
+_STARTING = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+_WORKING = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+_IN_PROGRESS = (dg.DagsterRunStatus.STARTING, *_WORKING)
 _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
-GRACE = timedelta(minutes=2)
-"""A run in progress that says nothing for longer than this and holds no living lease has lost its
-process; so has one that never got as far as the queue."""
 
-GRACE_OF_OTHERS = timedelta(minutes=15)
+SILENCE = timedelta(seconds=90)
+"""A run at work that says nothing for longer than this and holds no living lease has lost its
+process."""
+
+START_SILENCE = timedelta(minutes=5)
+"""The same for one that is still being started: as long as dagster.yaml gives it."""
+
 COUNTED_TAG = "file_connector/counted"
 """Run tag: the failure of the run of this id is noted, or is none of the endpoint's."""
 
@@ -77,30 +78,40 @@ def launched_by_itself(endpoint_id: str) -> dict[str, str | list[str]]:
     return {ENDPOINT_TAG: endpoint_id, MODE_TAG: [Mode.INCREMENTAL.value, Mode.SWEEP.value]}
 
 
+def silent(
+    endpoint_ids: Collection[str], instance: dg.DagsterInstance, now: datetime
+) -> Sequence[dg.DagsterRun]:
+    """Runs of these endpoints that are in progress but have said nothing for a while. Without those
+    that do other people's work as well: how long that may be silent is not known here."""
+    found = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[*_STARTING, *_WORKING])):
+        run = record.dagster_run
+        if not _endpoints_of(run) & set(endpoint_ids) or not _is_ours_alone(run):
+            continue
+        events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        newest = events[0].timestamp if events else record.create_timestamp.timestamp()
+        patience = START_SILENCE if run.status in _STARTING else SILENCE
+        if abs(now.timestamp() - newest) >= patience.total_seconds():
+            found.append(run)
+    return found
+
+
 def bury_the_dead(
-    endpoint: Endpoint, store: Store, instance: dg.DagsterInstance, now: datetime
+    runs: Sequence[dg.DagsterRun], store: Store, instance: dg.DagsterInstance
 ) -> str | None:
-    """Declare failed what is in progress but has no process any more; what was found of this
-    endpoint, in words.
+    """Declare failed those of the silent ``runs`` that nobody works on: none of their endpoints has
+    a living lease (a working run renews it every few seconds). Which ones, in words.
 
     A run whose whole process tree was killed stays "started" in Dagster for good and would block
-    its endpoint's pool, other people's runs included; so every tick looks, whatever the provider
-    says, and late also at other endpoints, some of which have no ticks. What follows a lost
-    scheduled run is for the next ticks to say; lost runs that a person asked for are for Dagster to
-    retry.
+    its endpoint's pool. What follows a lost scheduled run is for the next tick to say; lost runs
+    that a person asked for are for Dagster to retry.
     """
-    lost = None
-    statuses = [*_IN_PROGRESS, dg.DagsterRunStatus.NOT_STARTED]
-    for record in instance.get_run_records(dg.RunsFilter(statuses=statuses)):
-        run = record.dagster_run
-        mine = endpoint.id in _endpoints_of(run)
-        grace = GRACE if mine else GRACE_OF_OTHERS
-        if not _is_dead(record, store, instance, now, grace):
+    lost = []
+    for run in runs:
+        if any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run)):
             continue
-        found = f"run {run.run_id[:8]} lost its process"
-        log.warning("endpoint '%s': %s", ", ".join(sorted(_endpoints_of(run))), found)
-        if mine:
-            lost = found
+        lost.append(f"run {run.run_id[:8]} lost its process")
+        log.warning("endpoint '%s': %s", ", ".join(sorted(_endpoints_of(run))), lost[-1])
         if MODE_TAG in run.tags:
             instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
         instance.report_run_failed(
@@ -108,7 +119,7 @@ def bury_the_dead(
             "The run's process is gone: it holds no lease and says nothing. Nothing that"
             " it stored is lost; the next run goes on from there.",
         )
-    return lost
+    return "; ".join(lost) or None
 
 
 def count(
@@ -170,26 +181,16 @@ def _running(endpoint_id: str, instance: dg.DagsterInstance) -> Sequence[dg.RunR
 
 
 def _endpoints_of(run: dg.DagsterRun) -> set[str]:
-    keys = run.asset_selection or ()
-    found = {key.path[1] for key in keys if len(key.path) == 2 and key.path[0] == "files"}
+    found = {key.path[1] for key in run.asset_selection or () if _is_ours(key)}
     return found | {value for key, value in run.tags.items() if key == ENDPOINT_TAG}
 
 
-def _is_dead(
-    record: dg.RunRecord,
-    store: Store,
-    instance: dg.DagsterInstance,
-    now: datetime,
-    grace: timedelta,
-) -> bool:
-    """Whether nobody works on a run any more: no event for a while, and none of its endpoints has
-    a living lease (a working run renews it every few seconds)."""
-    run = record.dagster_run
-    events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
-    newest = events[0].timestamp if events else record.create_timestamp.timestamp()
-    if abs(now.timestamp() - newest) < grace.total_seconds():
-        return False
-    return not any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run))
+def _is_ours_alone(run: dg.DagsterRun) -> bool:
+    return all(map(_is_ours, run.asset_selection or ()))
+
+
+def _is_ours(key: dg.AssetKey) -> bool:
+    return len(key.path) == 2 and key.path[0] == "files"
 
 
 def other_writer(endpoint_id: str, store: Store, instance: dg.DagsterInstance) -> str | None:

@@ -36,7 +36,9 @@ from file_connector.orchestration.runs import (
     in_flight,
     last_day_told,
     other_writer,
+    silent,
 )
+from file_connector.orchestration.storage import keep_open
 from file_connector.sync.plan import decide
 from file_connector.times import utc_now
 
@@ -68,6 +70,7 @@ def build_schedule(
         if not endpoint.enabled:
             return dg.SkipReason(f"switched off in {mirror.place(endpoint)}")
         with told_to_dagster():
+            keep_open(context)
             store: Store = context.resources.supabase.store()
             connectors = getattr(context.resources, connector_key)
             mirror.once(store)
@@ -96,7 +99,7 @@ def evaluate(
     now: datetime,
 ) -> dg.RunRequest | dg.SkipReason:
     """What the tick at ``now`` leads to. Raises what the store raises: that is a failed tick."""
-    lost = bury_the_dead(endpoint, store, instance, now)
+    lost = bury_the_dead(silent([endpoint.id], instance, now), store, instance)
     died = count(endpoint, store, instance, now) if lost else None
     try:
         connector: Connector = open_connector(endpoint, store)
@@ -172,6 +175,10 @@ class Mirror:
     def place(self, endpoint: Endpoint) -> str:
         """Where an endpoint is declared, for people."""
         return self._place(endpoint.line)
+
+    @property
+    def wanted(self) -> bool:
+        return self._wanted
 
     def once(self, store: Store) -> None:
         with self._lock:

@@ -65,8 +65,11 @@ class House:
         return build_definitions(
             catalog or self.catalog(),
             resources={"fake": self.connectors},
-            deployment=Deployment.from_environ(self.environ, self.folder, a_registry()),
+            deployment=self.deployment(),
         )
+
+    def deployment(self) -> Deployment:
+        return Deployment.from_environ(self.environ, self.folder, a_registry())
 
     @property
     def plans(self) -> ScriptedConnector:

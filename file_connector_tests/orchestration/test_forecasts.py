@@ -16,7 +16,6 @@ from file_connector.deployment import Deployment
 from file_connector.errors import ConfigurationError
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.forecasts import NAME
-from file_connector.orchestration.resources import SupabaseResource
 from file_connector_tests.endpoints.fakes import SPEC, Only, an_entry
 from file_connector_tests.orchestration.conftest import House
 
@@ -47,9 +46,7 @@ class Watch:
     def look(self, sensor: dg.SensorDefinition | None) -> str:
         """What one look says; raises what fails the tick."""
         assert sensor is not None
-        with dg.build_sensor_context(
-            instance=self.house.instance, resources={"supabase": SupabaseResource()}
-        ) as context:
+        with dg.build_sensor_context(instance=self.house.instance) as context:
             return str(sensor.evaluate_tick(context).skip_message)
 
 

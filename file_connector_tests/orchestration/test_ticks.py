@@ -257,7 +257,7 @@ def test_s41_a_run_from_the_ui_counts_as_well(synced: House) -> None:
 def test_s41_a_run_whose_process_vanished_is_declared_failed(synced: House) -> None:
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     dead = a_run(synced, dg.DagsterRunStatus.STARTED)
-    later = utc_now() + runs.GRACE + timedelta(seconds=1)
+    later = utc_now() + runs.SILENCE + timedelta(seconds=1)
     launched(synced.tick(later))
     run = synced.instance.get_run_by_id(dead.run_id)
     assert run is not None
@@ -268,7 +268,7 @@ def test_s41_a_long_run_that_renews_its_lease_is_left_alone(synced: House) -> No
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     long = a_run(synced, dg.DagsterRunStatus.STARTED)
     synced.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, f"{long.run_id}:plans")
-    later = utc_now() + runs.GRACE + timedelta(hours=1)
+    later = utc_now() + runs.SILENCE + timedelta(hours=1)
     assert long.run_id[:8] in skipped(synced.tick(later))
     run = synced.instance.get_run_by_id(long.run_id)
     assert run is not None
@@ -279,22 +279,8 @@ def test_s41_a_run_that_was_never_handed_over_is_given_up(synced: House) -> None
     """Who made it died before it stood in the queue: nobody will ever start it."""
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     orphan = a_run(synced, dg.DagsterRunStatus.NOT_STARTED)
-    launched(synced.tick(utc_now() + runs.GRACE + timedelta(seconds=1)))
+    launched(synced.tick(utc_now() + runs.START_SILENCE + timedelta(seconds=1)))
     assert status_of(synced, orphan) is dg.DagsterRunStatus.FAILURE
-
-
-def test_s41_any_tick_buries_the_dead_of_all_endpoints(synced: House) -> None:
-    """An endpoint without a schedule has no tick of its own that could free its pool."""
-    dead = create_run_for_test(
-        synced.instance,
-        job_name="models_sync",
-        status=dg.DagsterRunStatus.STARTED,
-        tags={ENDPOINT_TAG: "models"},
-        asset_selection=frozenset({asset_key("models")}),
-    )
-    said = skipped(synced.tick(utc_now() + runs.GRACE_OF_OTHERS + timedelta(seconds=1)))
-    assert said.startswith("no change since ")
-    assert status_of(synced, dead) is dg.DagsterRunStatus.FAILURE
 
 
 def test_s41_a_writer_beyond_dagster_is_named_and_not_run_into(synced: House) -> None:
@@ -345,7 +331,7 @@ def test_s17_a_clock_that_jumped_stops_nothing(synced: House, jump: timedelta) -
     state = synced.store.state("plans")
     synced.store.advance(replace(state, synced_at=wrong, swept_at=wrong))
     dead = a_run(synced, dg.DagsterRunStatus.STARTED, by_schedule=False)
-    now = utc_now() + runs.GRACE + timedelta(seconds=1)
+    now = utc_now() + runs.SILENCE + timedelta(seconds=1)
     launched(synced.tick(now))
     assert status_of(synced, dead) is dg.DagsterRunStatus.FAILURE
     state = synced.store.state("plans")
