@@ -25,6 +25,7 @@ ACC = "file_connector/connectors/autodesk/"
 STORE = "file_connector/destination/"
 RIM = "file_connector/orchestration/"
 CONNECTORS = STORE + "supabase/migrations/20260119090000_connectors.sql"
+MET = STORE + "supabase/migrations/20260209090000_met.sql"
 STORE_TESTS = "file_connector_tests/destination/"
 MAILBOX = STORE_TESTS + "test_connectors_schema.py"
 ENGINE_TESTS = "file_connector_tests/sync/test_run.py"
@@ -135,7 +136,28 @@ MUTANTS = [
         STORE + "sql_store.py",
         "return now < expires_at <= now + longest + timedelta(minutes=1)",
         "return now < expires_at",
-        f"{ENGINE_TESTS} -k s41",
+        f"{STORE_TESTS}test_store.py -k 's41 and sqlite'",
+    ),
+    Mutant(
+        "a lease taken by a clock that was wrong holds, over REST",
+        MET,
+        "expires_at <= moment + greatest(longest",
+        "expires_at <= expires_at + greatest(longest",
+        f"{STORE_TESTS}test_rest_contract.py -k s41_a_lease",
+    ),
+    Mutant(
+        "a job whose instance is gone stays claimed",
+        MET,
+        "            and connectors.owner_of(j.instance_id) is null\n",
+        "            and false\n",
+        f"{STORE_TESTS}test_connectors_schema.py -k gone",
+    ),
+    Mutant(
+        "what a listing met in one commit is forgotten with the next",
+        STORE + "sql_store.py",
+        '"part": commit.state.version,',
+        '"part": 0,',
+        f"{STORE_TESTS}test_store.py -k 'sqlite and unseen'",
     ),
     Mutant(
         "runs that die without a verdict follow each other every tick",
@@ -537,14 +559,14 @@ MUTANTS = [
     ),
     Mutant(
         "jobs: claimers wait for each other",
-        CONNECTORS,
+        MET,
         "        limit max_jobs\n        for update skip locked",
         "        limit max_jobs\n        for update",
         f"{MAILBOX} -k 'do_not_wait'",
     ),
     Mutant(
         "jobs: two claimers get the same job",
-        CONNECTORS,
+        MET,
         "        limit max_jobs\n        for update skip locked",
         "        limit max_jobs",
         f"{MAILBOX} -k 'do_not_wait or two_hundred'",
@@ -558,21 +580,21 @@ MUTANTS = [
     ),
     Mutant(
         "jobs: a dead claimer keeps its job",
-        CONNECTORS,
-        "j.status in ('queued', 'claimed') and j.due_at <= moment",
-        "j.status in ('queued') and j.due_at <= moment",
+        MET,
+        "j.status in ('queued', 'claimed') and j.due_at <= moment\n            and j.attempts",
+        "j.status in ('queued') and j.due_at <= moment\n            and j.attempts",
         f"{MAILBOX} -k 'stale'",
     ),
     Mutant(
         "jobs: a living lease is not respected",
-        CONNECTORS,
+        MET,
         "        due_at = moment + make_interval(secs => greatest(lease_seconds, 1))\n    from",
         "        due_at = moment\n    from",
         f"{MAILBOX} -k 'living'",
     ),
     Mutant(
         "jobs: claimers that always die are fed for ever",
-        CONNECTORS,
+        MET,
         "and j.due_at <= moment and j.attempts >= j.max_attempts",
         "and j.due_at <= moment and false",
         f"{MAILBOX} -k 'always_die'",

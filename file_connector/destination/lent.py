@@ -15,7 +15,7 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection, select, update
 
 from file_connector.destination.sealing import fernet
-from file_connector.destination.sql_store import SqlStore
+from file_connector.destination.sql_store import SqlStore, living
 from file_connector.destination.tables import dumps, rate_limits, token_locks, tokens
 from file_connector.errors import (
     BusyError,
@@ -182,10 +182,10 @@ class SqlTokenVault(Vault):
             held = conn.execute(
                 select(token_locks).where(token_locks.c.key == key).with_for_update()
             ).one()
-            if held.expires_at > now and held.holder != holder:
+            hold = timedelta(seconds=seconds)
+            if living(held.expires_at, now, hold) and held.holder != holder:
                 return None
-            until = now + timedelta(seconds=seconds)
-            row = {"key": key, "holder": holder, "expires_at": until}
+            row = {"key": key, "holder": holder, "expires_at": now + hold}
             self._store._merge(conn, token_locks, [row])
             return now
 

@@ -38,9 +38,8 @@ from file_connector.destination.tables import (
     metadata,
     sync_folders,
     sync_leases,
-    sync_seen,
+    sync_met,
 )
-from file_connector.destination.tree import array_text
 from file_connector.errors import ConfigurationError, remember_secrets
 
 LOCK_SECONDS = 30.0
@@ -157,19 +156,6 @@ class PostgresStore(SqlStore):
             _Pieces(rows),
         )
 
-    def _mark_seen(
-        self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
-    ) -> None:
-        if ids:
-            conn.execute(
-                text(
-                    f"insert into {sync_seen.name} (endpoint_id, pass_no, external_id) "
-                    "select :endpoint_id, :pass_no, unnest(cast(:ids as text[])) "
-                    "on conflict do nothing"
-                ),
-                {"endpoint_id": endpoint_id, "pass_no": pass_no, "ids": array_text(ids)},
-            )
-
 
 def _examine(conn: Connection) -> None:
     """Raises ConfigurationError unless this login may do with every table what we do with it."""
@@ -185,7 +171,7 @@ def _examine(conn: Connection) -> None:
         {
             "names": [table.name for table in metadata.sorted_tables],
             "needed": ["select", "insert", "update", "delete"],
-            "emptied": [table.name for table in (sync_folders, sync_leases, sync_seen)],
+            "emptied": [table.name for table in (sync_folders, sync_leases, sync_met)],
         },
     ).all()
     if missing := [row.name for row in told if row.missing]:

@@ -173,6 +173,7 @@ class RestStore:
             commit=uuid.uuid4().hex,
             idle=idle,
             forget=forget,
+            lease=self._lease,
             **self._now(),
         )
         return stored

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
-    exists,
     func,
     insert,
     or_,
@@ -34,15 +33,23 @@ from file_connector.connectors.base import Known, RateLimiter, TokenVault
 from file_connector.destination import applying
 from file_connector.destination.base import EndpointStatus, RunRow
 from file_connector.destination.failures import RefusedError
-from file_connector.destination.known import PAGE, SqlKnown, known_file, known_files, pages
+from file_connector.destination.known import (
+    PAGE,
+    SqlKnown,
+    known_among,
+    known_file,
+    known_files,
+    pages,
+    unmet_by,
+)
 from file_connector.destination.rows import Row, clean_id, clean_state, clean_text
 from file_connector.destination.tables import (
     endpoints,
     files,
     sync_folders,
     sync_leases,
+    sync_met,
     sync_runs,
-    sync_seen,
     sync_state,
 )
 from file_connector.destination.transactions import Transactions
@@ -76,6 +83,7 @@ _LOCKED_STATE = (
 )
 _PUT_STATE = update(sync_state).where(sync_state.c.endpoint_id == bindparam("endpoint"))
 _HOLDER = select(sync_leases.c.run_id).where(sync_leases.c.endpoint_id == bindparam("endpoint"))
+_MET = insert(sync_met)
 _COUNT = (
     update(sync_runs)
     .where(sync_runs.c.run_id == bindparam("run"), sync_runs.c.ended_at.is_(None))
@@ -136,12 +144,6 @@ class SqlStore(Transactions):
     @abstractmethod
     def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
         """Insert new rows of ``files``."""
-
-    @abstractmethod
-    def _mark_seen(
-        self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
-    ) -> None:
-        """Add marks to ``sync_seen``; those that are there stay."""
 
     # -- the state's row --------------------------------------------------------------------------
 
@@ -208,8 +210,13 @@ class SqlStore(Transactions):
             )
             change.apply()
             if commit.mark_seen:
-                seen = sorted({*change.told, *map(clean_id, commit.seen)})
-                self._mark_seen(conn, endpoint_id, commit.state.pass_no, seen)
+                met = {
+                    "endpoint_id": endpoint_id,
+                    "pass_no": commit.state.pass_no,
+                    "part": commit.state.version,
+                    "ids": sorted({*change.told, *map(clean_id, commit.seen)}),
+                }
+                conn.execute(_MET, met)
             result = CommitResult(
                 state=self._put_state(conn, commit.state, commit_id, now),
                 inserted=change.inserted,
@@ -265,7 +272,7 @@ class SqlStore(Transactions):
             stored = self._lock_state(conn, state.endpoint_id)
             now = self._now(conn)
             lease = self._lease_of(conn, state.endpoint_id)
-            if lease is not None and self._living(lease.expires_at, now):
+            if lease is not None and living(lease.expires_at, now, self._lease):
                 return None
             if stored.version != state.version:
                 return None
@@ -300,35 +307,24 @@ class SqlStore(Transactions):
     def unseen(
         self, endpoint_id: str, pass_no: int, after: str = "", limit: int = PAGE
     ) -> Sequence[KnownFile]:
-        rows = self._read(
-            lambda conn: conn.execute(
-                known_files(endpoint_id)
-                .where(
-                    files.c.gone_at.is_(None),
-                    files.c.external_id > after,
-                    ~_seen_in(endpoint_id, pass_no),
-                )
-                .order_by(files.c.external_id)
-                .limit(limit)
-            ).all()
-        )
-        return [known_file(row) for row in rows]
+        def ask(conn: Connection) -> Sequence[KnownFile]:
+            unmet = unmet_by(conn, endpoint_id, pass_no, after)
+            ids = conn.scalars(unmet.order_by("external_id").limit(limit)).all()
+            return known_among(conn, endpoint_id, ids)
+
+        return self._read(ask)
 
     def unseen_count(self, endpoint_id: str, pass_no: int) -> int:
         return self._read(
             lambda conn: conn.execute(
-                select(func.count()).where(
-                    files.c.endpoint_id == endpoint_id,
-                    files.c.gone_at.is_(None),
-                    ~_seen_in(endpoint_id, pass_no),
-                )
+                select(func.count()).select_from(unmet_by(conn, endpoint_id, pass_no).subquery())
             ).scalar_one()
         )
 
     def forget_seen(self, endpoint_id: str) -> None:
         self._write(
             lambda conn: conn.execute(
-                delete(sync_seen).where(sync_seen.c.endpoint_id == endpoint_id)
+                delete(sync_met).where(sync_met.c.endpoint_id == endpoint_id)
             ),
         )
 
@@ -382,7 +378,7 @@ class SqlStore(Transactions):
                 user_id=state.user_id,
             )
             self._put_state(conn, fresh, commit_id, self._now(conn))
-            for table in (sync_folders, sync_seen):
+            for table in (sync_folders, sync_met):
                 conn.execute(delete(table).where(table.c.endpoint_id == endpoint_id))
 
         self._write(work, self._landed(endpoint_id, commit_id))
@@ -396,7 +392,7 @@ class SqlStore(Transactions):
             self._lock_state(conn, endpoint_id)
             now = self._now(conn)
             lease = self._lease_of(conn, endpoint_id)
-            if lease is not None and self._living(lease.expires_at, now):
+            if lease is not None and living(lease.expires_at, now, self._lease):
                 raise busy(lease.run_id, lease.acquired_at, lease.expires_at)
             silent = (
                 "it ended without closing its row"
@@ -437,12 +433,6 @@ class SqlStore(Transactions):
             return lease is not None and lease.run_id == run_id
 
         self._write(work, landed)
-
-    def _living(self, expires_at: datetime, now: datetime) -> bool:
-        """Whether a lease still holds. One that ends later than any can was taken by a clock that
-        was wrong, and is not renewed: a living run's would be right again by now."""
-        longest = max(self._lease, timedelta(seconds=LEASE_SECONDS))
-        return now < expires_at <= now + longest + timedelta(minutes=1)
 
     def _lease_of(self, conn: Connection, endpoint_id: str) -> SqlRow[Any] | None:
         return conn.execute(
@@ -590,19 +580,18 @@ class SqlStore(Transactions):
         self._engine.dispose()
 
 
+def living(expires_at: datetime, now: datetime, taken_for: timedelta) -> bool:
+    """Whether a lease or a lock still holds. One that ends later than any can was taken by a clock
+    that was wrong, and is not renewed: a living holder's would be right again by now."""
+    longest = max(taken_for, timedelta(seconds=LEASE_SECONDS))
+    return now < expires_at <= now + longest + timedelta(minutes=1)
+
+
 def busy(run_id: str, acquired_at: datetime | None, expires_at: datetime | None) -> BusyError:
     """A living run holds the endpoint."""
     return BusyError(
         f"run {run_id} is writing this endpoint since {iso(acquired_at)}",
         remedy=f"It is left to finish; if it died, the endpoint is free at {iso(expires_at)}.",
-    )
-
-
-def _seen_in(endpoint_id: str, pass_no: int) -> Any:
-    return exists().where(
-        sync_seen.c.endpoint_id == endpoint_id,
-        sync_seen.c.pass_no == pass_no,
-        sync_seen.c.external_id == files.c.external_id,
     )
 
 

@@ -31,7 +31,6 @@ from file_connector.destination.tables import (
     change_counter,
     files,
     metadata,
-    sync_seen,
 )
 from file_connector.destination.transactions import translating
 from file_connector.errors import ConfigurationError
@@ -41,6 +40,12 @@ BUSY_SECONDS = 30.0
 WAL_TRIES = 100
 OLDEST = (3, 35, 0)
 """The first SQLite with RETURNING."""
+
+_MET_BEFORE = (
+    "INSERT INTO sync_met (endpoint_id, pass_no, part, ids) "
+    "SELECT endpoint_id, pass_no, -1, json_group_array(external_id) FROM sync_seen GROUP BY 1, 2"
+)
+"""Older files hold what a listing has met one by one."""
 
 _DIALECT = sqlite_dialect()
 
@@ -86,6 +91,9 @@ class SqliteStore(SqlStore):
                 for table in metadata.sorted_tables:
                     for index in table.indexes:
                         index.create(conn, checkfirst=True)
+                if inspect(conn).has_table("sync_seen"):
+                    conn.exec_driver_sql(_MET_BEFORE)
+                    conn.exec_driver_sql("DROP TABLE sync_seen")
                 conn.execute(insert(change_counter).values(id=1, value=0).on_conflict_do_nothing())
                 conn.commit()
                 return missing
@@ -112,16 +120,6 @@ class SqliteStore(SqlStore):
 
     def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
         conn.exec_driver_sql(_INSERT_FILE, [_bound(row) for row in rows])
-
-    def _mark_seen(
-        self, conn: Connection, endpoint_id: str, pass_no: int, ids: Sequence[str]
-    ) -> None:
-        if ids:
-            conn.exec_driver_sql(
-                f"INSERT OR IGNORE INTO {sync_seen.name} (endpoint_id, pass_no, external_id) "
-                "VALUES (?, ?, ?)",
-                [(endpoint_id, pass_no, external_id) for external_id in ids],
-            )
 
 
 @lru_cache

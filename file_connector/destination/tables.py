@@ -178,15 +178,16 @@ sync_folders = Table(
 )
 Index("sync_folders_parent_idx", sync_folders.c.endpoint_id, sync_folders.c.parent_id)
 
-sync_seen = Table(
-    "sync_seen",
+sync_met = Table(
+    "sync_met",
     metadata,
     Column("endpoint_id", Key, primary_key=True),
     Column("pass_no", Integer, primary_key=True, autoincrement=False),
-    Column("external_id", Key, primary_key=True),
-    sqlite_with_rowid=False,
+    Column("part", BigInteger, primary_key=True, autoincrement=False),
+    Column("ids", JsonValue, nullable=False),
 )
-"""What a complete listing has met so far; emptied when its pass ends."""
+"""What a complete listing has met so far, one row per commit: ``part`` is the version of the state
+it was derived from. Emptied when its pass ends."""
 
 sync_runs = Table(
     "sync_runs",

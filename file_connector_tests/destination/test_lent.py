@@ -185,6 +185,19 @@ def test_s34_a_dead_holder_frees_the_token(store: SqlStore, place: Place, clock:
     assert dead.load("acme") == {"n": 2}
 
 
+def test_s34_a_lock_taken_by_a_clock_that_was_wrong_is_not_waited_for(
+    store: SqlStore, place: Place, clock: Clock
+) -> None:
+    dead, next_one = store.vault(KEY), place.open(clock=clock, sleep=clock.sleep).vault(KEY)
+    assert dead is not None
+    assert next_one is not None
+    clock.pass_by(86_400)
+    with dead.locked("acme"):
+        clock.pass_by(-86_400)
+        with next_one.locked("acme"):
+            assert clock.slept == []
+
+
 def test_s34_a_slow_holder_may_save_what_nobody_replaced(
     store: SqlStore, place: Place, clock: Clock
 ) -> None:

@@ -257,7 +257,11 @@ def test_the_first_tables_shipped_keep_their_data(
     later = [m.name for m in migrations.shipped()[1:]]
     assert store.migrate(dry_run=True) == later
     assert store.migrate() == later
+    met = "sync_seen"  # is now kept in another form
+    assert reads.pop(met)
+    assert held.pop(met) == [("e", 3, "f")]
     assert {t: postgres_server.execute(sql, database) for t, sql in reads.items()} == held
+    assert (store.unseen_count("e", 3), store.unseen_count("e", 4)) == (0, 1)
     assert store.state("e").cursor == "c"
     store.check()
 
@@ -329,11 +333,15 @@ def test_sqlite_files_of_an_older_version_are_brought_up(tmp_path: Path) -> None
         file.execute("alter table sync_state drop column stored_at")
         file.execute("drop table rate_limits")
         file.execute("drop index files_project_idx")
+        file.execute("drop table sync_met")
+        file.execute("create table sync_seen (endpoint_id text, pass_no integer, external_id text)")
+        file.execute("insert into sync_seen values ('plans', 3, 'f1')")
     again = open_store(None, tmp_path)
-    lacking = {"rate_limits", "sync_state.stored_at", "files_project_idx"}
+    lacking = {"rate_limits", "sync_state.stored_at", "files_project_idx", "sync_met"}
     assert set(again.migrate(dry_run=True)) == lacking
     assert set(again.migrate()) == lacking
     assert again.migrate() == ()
+    assert (again.unseen_count("plans", 3), again.unseen_count("plans", 4)) == (0, 1)
     writer.store = again
     assert writer.commit(a_file("f1")).unchanged == 1
     again.close()

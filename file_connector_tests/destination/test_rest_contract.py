@@ -30,17 +30,12 @@ from file_connector_tests.destination.helpers import Writer, folders
 from file_connector_tests.destination.proxy import CuttingProxy
 from file_connector_tests.destination.rest import (
     KEY,
-    NOT_RUN,
-    Project,
     RestPlace,
     never,
-    project,
     told,
 )
 from file_connector_tests.destination.test_faults import saying
-from file_connector_tests.postgrest import find_postgrest, key_of
-
-__all__ = ["project"]
+from file_connector_tests.postgrest import NOT_RUN, Project, find_postgrest, key_of
 
 if find_postgrest() is None:
     pytest.skip(NOT_RUN, allow_module_level=True)

@@ -42,7 +42,7 @@ OURS_ALONE = {"sync_state": {"commit_id", "answer"}}
 """Columns in which the two may differ."""
 PARTS = {
     *("locked", "hold", "reserve", "tally", "put", "below", "prefixes", "bury", "answer"),
-    *("mirrored", "store", "sift"),
+    *("mirrored", "store", "sift", "unmet", "living"),
 }
 """Functions that only other functions call."""
 

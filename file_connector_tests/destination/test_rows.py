@@ -638,7 +638,7 @@ def test_s31_times_sort_as_they_pass(store: SqlStore, place: Place) -> None:
 
 
 def everything(place: Place) -> list[list[Any]]:
-    tables = ("files", "sync_state", "sync_folders", "sync_seen", "sync_runs", "change_counter")
+    tables = ("files", "sync_state", "sync_folders", "sync_met", "sync_runs", "change_counter")
     return [sorted(map(repr, place.query(f"select * from {table}"))) for table in tables]
 
 

@@ -139,7 +139,7 @@ def test_reset_forgets_the_way_but_not_the_rows(store: SqlStore, place: Place) -
     )
     assert place.files() == rows
     assert list(store.known("plans").folders()) == []
-    assert place.query("select * from sync_seen") == []
+    assert place.query("select * from sync_met") == []
     with pytest.raises(ConflictError):
         writer.commit(a_file("f2"))
 
@@ -301,6 +301,21 @@ def test_a_late_heartbeat_keeps_what_nobody_took(store: SqlStore, clock: Clock) 
     assert store.renew("plans", "run-1")
     with pytest.raises(BusyError):
         store.begin_run(an_identity(), Mode.INCREMENTAL, "next")
+
+
+def test_s41_a_lease_taken_by_a_clock_that_was_wrong_blocks_nobody(
+    store: SqlStore, clock: Clock
+) -> None:
+    """The clock ran a day ahead, the holder was killed, the clock was set right."""
+    identity = an_identity()
+    clock.pass_by(86_400)
+    store.begin_run(identity, Mode.INCREMENTAL, "dead")
+    clock.pass_by(-86_400)
+    assert store.advance(replace(store.state("plans"), cursor="c")) is not None
+    store.begin_run(identity, Mode.INCREMENTAL, "next")
+    with pytest.raises(BusyError):
+        store.begin_run(identity, Mode.INCREMENTAL, "one too many")
+    assert store.advance(replace(store.state("plans"), cursor="d")) is None
 
 
 def test_s41_many_begin_at_once_and_one_wins(place: Place) -> None:

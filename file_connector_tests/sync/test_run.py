@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from file_connector.destination.base import Store
-from file_connector.destination.sqlite import SqliteStore
 from file_connector.errors import (
     BugError,
     BusyError,
@@ -503,21 +500,6 @@ class TestWindow:
 
 
 class TestOneWriter:
-    def test_s41_a_lease_taken_by_a_clock_that_was_wrong_blocks_nobody(
-        self, tmp_path: Path
-    ) -> None:
-        """The machine's clock ran a day ahead, the holder was killed, the clock was set right."""
-        clock = [NOON + timedelta(days=1)]
-        store = SqliteStore(tmp_path / "supabase.db", clock=lambda: clock[0])
-        store.begin_run(ME, Mode.INCREMENTAL, "dead")
-        clock[0] = NOON
-        state = store.state(ME.endpoint_id)
-        assert store.advance(replace(state, pass_no=1)) is not None
-        store.begin_run(ME, Mode.INCREMENTAL, "next")
-        with pytest.raises(BusyError):
-            store.begin_run(ME, Mode.INCREMENTAL, "one too many")
-        store.close()
-
     def test_s41_the_second_run_is_told_who_works(self, store: Store) -> None:
         source = synced(store, a_file("a"))
         other = SyncRun(ME, synced(store), store, now=lambda: NOON)
