@@ -26,6 +26,7 @@ begin
         execute format('revoke all on table public.sync_met from %I', its_role);
     end loop;
     if to_regclass('public.sync_seen') is not null then
+        lock table public.sync_seen;  -- what is marked while we copy would be lost
         insert into public.sync_met (endpoint_id, pass_no, part, ids)
         select s.endpoint_id, s.pass_no, -1 - s.n / 10000, jsonb_agg(s.external_id)
         from (
