@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -74,22 +74,30 @@ class Retrier:
         self._toolbox.sleep(seconds)
 
 
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
+def asked_wait(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds asked for by a ``Retry-After`` header: a number or an HTTP date; None if absent or
-    nonsense. Negative values mean "now"."""
-    if value is None:
-        return None
-    text = value.strip()
+    nonsense. Negative values mean "now". A date is by the server's clock, so it is measured from
+    the ``Date`` of the answer, or from ``now`` without one.
+
+    Args:
+        headers: with names in any case, or in lower case.
+    """
+    text = headers.get("retry-after", "").strip()
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            when = email.utils.parsedate_to_datetime(text)
-        except (TypeError, ValueError, OverflowError):
+        until, since = _http_date(text), _http_date(headers.get("date", ""))
+        if until is None:
             return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        seconds = (when - now).total_seconds()
+        seconds = (until - (since or now)).total_seconds()
     if seconds != seconds or seconds in (float("inf"), float("-inf")):
         return None
     return max(seconds, 0.0)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)

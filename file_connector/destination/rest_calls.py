@@ -17,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
-from file_connector.connectors.retry import parse_retry_after
+from file_connector.connectors.retry import asked_wait
 from file_connector.errors import (
     BugError,
     ConfigurationError,
@@ -237,7 +237,7 @@ def _by_status(
 ) -> tuple[FileConnectorError, bool]:
     """Words of a gateway or proxy, not of the database."""
     said = f"HTTP {status}: {said}"
-    after = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(timezone.utc))
+    after = asked_wait(answer.headers, datetime.now(timezone.utc))
     if status == 429:
         return ThrottledError(f"Supabase asks to slow down ({said})", retry_after=after), True
     if status >= 500 or status == 408:

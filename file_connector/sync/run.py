@@ -334,7 +334,7 @@ class SyncRun:
         endpoint_id, state = self._identity.endpoint_id, self._state
         listed: dict[str, Json] = state.sweep or {}
         blind = self._below_blind(state)
-        missing = self._store.unseen_count(endpoint_id, state.pass_no)
+        missing = self._missing(state.pass_no, blind)
         held = self._known.live_count()
         accepted = state.confirmed or state.held_back + 1 >= BREAKER_PASSES
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
@@ -351,7 +351,7 @@ class SyncRun:
             )
         else:
             for chunk in self._unseen(state.pass_no):
-                seeable = [f for f in chunk if f.parent_id is None or f.parent_id not in blind]
+                seeable = _seeable(chunk, blind)
                 if mass and common is None:
                     common = self._commonest_reason(seeable[:SAMPLE])
                     mass = common is not None
@@ -397,7 +397,7 @@ class SyncRun:
         """Whether the provider itself shows where a sample of what is missing is now: moved out, or
         in the trash. Then nothing is wrong with its listings."""
         chunk = next(self._unseen(self._state.pass_no), ())
-        sample = [f for f in chunk if f.parent_id is None or f.parent_id not in blind][:SAMPLE]
+        sample = _seeable(chunk, blind)[:SAMPLE]
         shown: set[str] = set()
         for batch in self._connector.resolve(sample, self._known):
             shown.update(g.external_id for g in batch.gone if g.reason in _SHOWN_ELSEWHERE)
@@ -435,6 +435,12 @@ class SyncRun:
                 self._store_batch(batch, self._state)
 
     # -- parts -----------------------------------------------------------------------------------
+
+    def _missing(self, pass_no: int, blind: Collection[str]) -> int:
+        """How many files a complete listing lacks; not those in folders it could not see."""
+        if not blind:
+            return self._store.unseen_count(self._identity.endpoint_id, pass_no)
+        return sum(len(_seeable(chunk, blind)) for chunk in self._unseen(pass_no))
 
     def _unseen(self, pass_no: int) -> Iterator[Sequence[KnownFile]]:
         after = ""
@@ -595,6 +601,11 @@ def unique_sorted(records: Sequence[FileRecord]) -> Sequence[FileRecord]:
         if not older:
             best[record.external_id] = record
     return [best[key] for key in sorted(best)]
+
+
+def _seeable(files: Sequence[KnownFile], blind: Collection[str]) -> list[KnownFile]:
+    """Those not in a blind folder."""
+    return [f for f in files if f.parent_id is None or f.parent_id not in blind]
 
 
 def _all_gone(files: Sequence[KnownFile], reason: GoneReason) -> Batch:

@@ -128,6 +128,40 @@ def test_incomplete_credentials_are_named(
         site.connector(credentials=data)
 
 
+@pytest.mark.parametrize("name", ["client_id", "client_secret", "x_user_id"])
+@pytest.mark.parametrize("value", ["ключ", "two\nlines"])
+def test_credentials_no_header_can_carry_are_named(site: Site, name: str, value: str) -> None:
+    data = {**site.sandbox.aps_credentials(), name: value}
+    with pytest.raises(ConfigurationError, match=rf"^{name} in .*APS_CREDENTIALS__TEST") as told:
+        site.connector(credentials=data)
+    assert value not in str(told.value)
+
+
+@pytest.mark.parametrize("life", [None, "3599", 0, -5, True, 10**400, float("nan"), float("inf")])
+def test_any_word_on_how_long_a_token_lives(site: Site, life: Any) -> None:
+    site.sandbox.faults.add(
+        faults.mangle(lambda p: {**p, "expires_in": life}), kind="aps.token", times=None
+    )
+    site.connector().check()
+
+
+@pytest.mark.parametrize("token", ["", " ", "a\nb", "ключ", None, 5])
+def test_s48_what_no_header_can_carry_is_no_token(site: Site, token: Any) -> None:
+    site.sandbox.faults.add(
+        faults.mangle(lambda p: {**p, "access_token": token}), kind="aps.token", times=None
+    )
+    error = refusal(site.connector())
+    assert isinstance(error, TransientError)
+    assert str(error).startswith("Autodesk's token endpoint answered 200 without an access token")
+
+
+def test_s33_a_host_without_a_token_endpoint_is_not_a_missing_project(site: Site) -> None:
+    site.sandbox.faults.add(faults.status(404, {}), kind="aps.token", times=None)
+    error = refusal(site.connector())
+    assert isinstance(error, ConfigurationError)
+    assert "APS_BASE_URL" in str(error)
+
+
 def test_a_wrong_secret_names_where_it_came_from(site: Site) -> None:
     wrong = {**site.sandbox.aps_credentials(), "client_secret": "not the secret"}
     error = refusal(site.connector(credentials=wrong))

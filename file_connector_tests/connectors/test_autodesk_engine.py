@@ -174,6 +174,22 @@ def test_s23_an_empty_root_once_believed_stays_believed(site: Site, store: Sqlit
     assert live(site, store) == set(site.truth())
 
 
+def test_s20_a_forbidden_folder_with_most_of_the_files_is_no_mass_disappearance(
+    site: Site, store: SqliteStore
+) -> None:
+    """It explains by itself what the listing lacks, and no flag outlives it."""
+    site.sandbox.aps.add_items(120, site.plans)
+    run(site, store)
+    site.sandbox.aps.refuse(site.plans)
+    report = run(site, store, Mode.SWEEP)
+    assert (report.outcome, report.counts.tombstoned) == (Outcome.PARTIAL, 0)
+    assert "could not see 'Plans'" in report.reason
+    assert "disappearance" not in report.reason
+    site.sandbox.aps.unrefuse(site.plans)
+    assert run(site, store).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+
+
 def test_s23_an_empty_world_that_passes_by_changes_nothing(site: Site, store: SqliteStore) -> None:
     site.sandbox.aps.add_items(120, site.plans)
     run(site, store)

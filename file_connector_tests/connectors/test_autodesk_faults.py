@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from file_connector.models import Batch, GoneReason
 from file_connector.sandbox import faults
 from file_connector.sandbox.faults import Fault
 from file_connector_tests.connectors.acc import Site, a_site, rows
-from file_connector_tests.connectors.memory import Killed, Sync
+from file_connector_tests.connectors.memory import Killed, Memory, Sync
 
 
 @pytest.fixture
@@ -59,12 +61,21 @@ SICK: dict[str, Fault] = {
     "no data": faults.status(200, {"jsonapi": {"version": "1.0"}}),
     "data is null": faults.status(200, {"data": None}),
     "data is a list of text": faults.status(200, {"data": ["x"]}),
+    "folder nobody can name": faults.status(200, {"data": [{"type": "folders", "id": "\ud800"}]}),
     "entry without id": faults.status(200, {"data": [{"type": "items"}]}),
     "empty body": faults.status(200, ""),
     "a bare list": faults.status(200, []),
     "408": faults.status(408),
+    "redirected into nothing": faults.status(302, "", {"Location": "/login"}),
     "redirected away": faults.status(302, "", {"Location": "https://elsewhere.example/x"}),
 }
+
+
+OUTAGES = {
+    *("500", "503", "408", "html 502", "html 404"),
+    *("reset in the body", "reset at once", "closed early"),
+}
+"""The others are successes that say nothing."""
 
 
 @pytest.mark.parametrize("sick", SICK.values(), ids=SICK.keys())
@@ -78,20 +89,89 @@ def test_s22_a_sick_answer_is_asked_for_again(site: Site, sick: Fault, call: str
     assert not sync.memory.gone
 
 
-@pytest.mark.parametrize("sick", SICK.values(), ids=SICK.keys())
+def lasts(site: Site, sync: Sync, sick: str, folder: str) -> None:
+    """A tick while ``folder`` answers so each time. What cannot be read costs only itself; what
+    smells of an outage ends the run."""
+    site.sandbox.faults.add(SICK[sick], path=path_of(folder), times=None)
+    if sick in OUTAGES:
+        with pytest.raises(TransientError):
+            sync.tick()
+    else:
+        assert [blind.folder_id for blind in sync.tick().blind] == [folder]
+
+
+@pytest.mark.parametrize("sick", SICK)
 def test_s22_a_lasting_sickness_never_reads_as_an_empty_folder(
-    site: Site, synced: Sync, sick: Fault
+    site: Site, synced: Sync, sick: str
 ) -> None:
     site.sandbox.aps.add_item("new.pdf", site.room)
-    site.sandbox.faults.add(sick, path=path_of(site.room), times=None)
-    with pytest.raises(TransientError):
-        synced.tick()
+    lasts(site, synced, sick, site.room)
     assert not synced.memory.gone
     assert synced.memory.live_count() == 6
     assert sum(site.naps.seconds) <= 200, "within the run's patience"
     site.sandbox.faults.clear()
     synced.tick()
     assert rows(synced.memory) == site.truth()
+
+
+def test_s22_one_sick_folder_does_not_keep_the_others_from_a_first_sync(site: Site) -> None:
+    sync = site.sync()
+    lasts(site, sync, "no data", site.level)
+    elsewhere = {i for i, (_, _, parent, *_) in site.truth().items()} - {
+        i for i, (_, _, parent, *_) in site.truth(site.level).items()
+    }
+    assert sync.memory.live == elsewhere
+    site.sandbox.faults.clear()
+    sync.tick()
+    assert rows(sync.memory) == site.truth()
+
+
+def test_s22_many_sick_folders_are_an_outage(site: Site, synced: Sync) -> None:
+    """Each costs patience, and the run has only so much."""
+    for n in range(4):
+        folder = site.sandbox.aps.add_folder(f"Wing {n}", site.files)
+        site.sandbox.faults.add(SICK["no data"], path=path_of(folder), times=None)
+    with pytest.raises(TransientError):
+        synced.tick()
+    assert sum(site.naps.seconds) <= 200
+    assert not synced.memory.gone
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("status", [302, 400, 405, 422])
+def test_s20_what_is_missing_and_cannot_be_looked_at_stays(
+    site: Site, synced: Sync, what: str, status: int
+) -> None:
+    """No listing shows it, and asked for it, Autodesk does not understand the question."""
+    aps = site.sandbox.aps
+    lost = site.level if what == "folder" else synced.memory.files_in(site.plans)[0].external_id
+    aps.add_item("new.pdf", site.files)
+    aps.add_item("new.pdf", site.plans)
+    site.sandbox.faults.add(faults.drop([lost]), path=path_of(site.plans), times=None)
+    site.sandbox.faults.add(
+        faults.status(status, {"errors": "no"}, {"Location": "/login"}),
+        path=rf"/(folders|items)/{lost}$",
+        times=None,
+    )
+    told = synced.tick()
+    assert [blind.folder_id for blind in told.blind] == [lost]
+    assert "missing from its folder's listing" in told.blind[0].why
+    assert rows(synced.memory) == site.truth(), "everything else is stored, nothing is gone"
+    site.sandbox.faults.clear()
+    assert not synced.tick().blind
+    assert site.calls(kind="aps.contents") < 30
+
+
+@pytest.mark.parametrize("status", [400, 405, 422])
+def test_s20_a_sweep_leaves_what_it_cannot_ask_for(site: Site, status: int) -> None:
+    memory = Memory()
+    sync = Sync(site.connector(), memory)
+    sync.tick()
+    lost = memory.files_in(site.plans)[0].external_id
+    site.sandbox.faults.add(faults.drop([lost]), path=path_of(site.plans), times=None)
+    site.sandbox.faults.add(faults.status(status, {}), path=f"/items/{lost}$", times=None)
+    sync.sweep()
+    assert lost in memory.live
 
 
 def test_a_body_that_drips_forever_is_given_up(site: Site) -> None:
@@ -127,6 +207,10 @@ def test_a_wrong_base_url_is_a_configuration_error(site: Site) -> None:
 # -- S21: throttled --------------------------------------------------------------------------------
 
 
+IN_HALF_A_MINUTE = "an HTTP date"
+"""By the clock of the server's ``Date`` header, which is the machine's."""
+
+
 @pytest.mark.parametrize(
     ("asked", "least", "most"),
     [
@@ -135,12 +219,14 @@ def test_a_wrong_base_url_is_a_configuration_error(site: Site) -> None:
         ("-5", 0.5, 1.5),
         (None, 0.5, 1.5),
         ("soon", 0.5, 1.5),
-        ("Mon, 02 Mar 2026 09:00:40 GMT", 20.0, 40.0),
+        (IN_HALF_A_MINUTE, 20.0, 31.0),
     ],
 )
 def test_s21_throttling_waits_what_was_asked_and_reads_the_same_page(
     site: Site, synced: Sync, asked: str | None, least: float, most: float
 ) -> None:
+    if asked == IN_HALF_A_MINUTE:
+        asked = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
     site.sandbox.aps.add_item("new.pdf", site.room)
     site.sandbox.faults.add(faults.aps_throttle(asked), path=path_of(site.room))
     told = synced.tick()
@@ -575,7 +661,7 @@ def test_empty_pages_in_the_middle_are_pages(site: Site) -> None:
     assert rows(sync.memory) == site.truth()
 
 
-def with_next(href: str) -> Fault:
+def with_next(href: Any) -> Fault:
     return faults.mangle(lambda p: {**p, "links": {"next": {"href": href}}})
 
 
@@ -599,6 +685,18 @@ def test_paging_that_shows_the_same_rows_forever_is_an_error(site: Site) -> None
     site.sandbox.faults.add(faults.mangle(onward), path=path_of(site.files), times=None)
     with pytest.raises(TransientError, match="circle"):
         site.sync().tick()
+
+
+@pytest.mark.parametrize("href", ["http://[::1", "http://127.0.0.1:port/", 7, {"page": 1}])
+def test_s22_a_listing_that_goes_on_where_nobody_can_follow_has_not_ended(
+    site: Site, synced: Sync, href: Any
+) -> None:
+    site.sandbox.aps.add_item("new.pdf", site.files)
+    site.sandbox.faults.add(with_next(href), path=path_of(site.files), times=None)
+    with pytest.raises(TransientError, match="answer continues"):
+        synced.tick()
+    assert not synced.memory.gone
+    assert synced.connector.probe(synced.cursor, synced.memory).changed
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from file_connector.connectors.retry import parse_retry_after
+from file_connector.connectors.retry import asked_wait
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=timezone.utc)
 
@@ -33,4 +33,15 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=timezone.utc)
     ],
 )
 def test_s21_retry_after(told: str | None, seconds: float | None) -> None:
-    assert parse_retry_after(told, NOW) == seconds
+    headers = {} if told is None else {"retry-after": told}
+    assert asked_wait(headers, NOW) == seconds
+
+
+def test_s21_a_date_is_by_the_clock_of_who_says_it() -> None:
+    """Three hours off, theirs or ours: the wait asked for is nine seconds all the same."""
+    headers = {
+        "retry-after": "Mon, 02 Mar 2026 15:00:09 GMT",
+        "date": "Mon, 02 Mar 2026 15:00:00 GMT",
+    }
+    assert asked_wait(headers, NOW) == 9.0
+    assert asked_wait({**headers, "date": "today"}, NOW) == 3 * 3600 + 9.0

@@ -9,8 +9,13 @@ from urllib.parse import quote
 
 from file_connector.connectors.autodesk import mapping
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
-from file_connector.connectors.autodesk.transport import BadInputError, Budget, Transport
-from file_connector.errors import BugError, ForbiddenError, NotFoundError, TransientError
+from file_connector.connectors.autodesk.transport import (
+    BadInputError,
+    Budget,
+    Transport,
+    UnreadableError,
+)
+from file_connector.errors import BugError, ForbiddenError, NotFoundError
 from file_connector.models import Json
 
 HUBS = Budget("hubs", 50)
@@ -18,6 +23,9 @@ TOP_FOLDERS = Budget("topFolders", 300)
 FOLDER = Budget("folder", 300)
 CONTENTS = Budget("contents", 300)
 ITEM = Budget("item", 300)
+
+UNCLEAR = (BadInputError, BugError, UnreadableError)
+"""What tells nothing about the thing that was asked for."""
 
 PAGE_SIZE = 200
 """The largest Autodesk allows."""
@@ -89,10 +97,10 @@ class Api:
 
     def contents_below(self, folder_id: str) -> Iterator[Page]:
         """``contents`` of a folder that Autodesk itself told us of: a refusal to understand the
-        question is about this folder then, not about the configuration."""
+        question, or to be understood, is about this folder then, not about the configuration."""
         try:
             yield from self.contents(folder_id)
-        except (BadInputError, BugError) as error:
+        except UNCLEAR as error:
             raise ForbiddenError(error.message, remedy=error.remedy) from None
 
     def contents(self, folder_id: str) -> Iterator[Page]:
@@ -122,7 +130,7 @@ class Api:
                 href = mapping.next_href(document)
                 url, params = self._transport.next_url(href, answer.url) if href else "", {}
                 if url in visited or stuck == MAX_STUCK_PAGES:
-                    raise TransientError(f"reading {what}: Autodesk's paging goes in a circle.")
+                    raise UnreadableError(f"reading {what}: Autodesk's paging goes in a circle.")
                 visited.add(url)
                 stable = stable or (not url and seen == before)
                 page.first, first = first, False
@@ -155,7 +163,7 @@ class Api:
         if tip is None and not item.hidden:
             try:
                 return self.item(entry["id"], folder_id)
-            except (ForbiddenError, NotFoundError, BadInputError, BugError):
+            except (ForbiddenError, NotFoundError, *UNCLEAR):
                 return item  # one sick item must not stop its endpoint
         return item
 

@@ -14,6 +14,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 EARLY_SECONDS = 300.0
 """Tokens live about an hour and are renewed this long before the end; short ones at 4/5 of it."""
+LONGEST_LIFE = 86400.0
+"""Seconds; no access token is believed to live longer."""
 REFRESH_TOKEN_LIFE = timedelta(days=15)
 WARN_BEFORE = timedelta(days=4)
 ASSERTION_SECONDS = 300
@@ -151,13 +154,13 @@ class TokenSource:
         document = answer.json()
         if answer.status != 200:
             raise self._error(answer)
-        if not isinstance(document, dict) or not isinstance(document.get("access_token"), str):
+        if not isinstance(document, dict) or not _is_token(document.get("access_token")):
             raise TransientError("Autodesk's token endpoint answered 200 without an access token.")
         return document
 
     def _token(self, document: Mapping[str, Json]) -> AccessToken:
         life = document.get("expires_in")
-        seconds = float(life) if isinstance(life, int | float) and life > 0 else 3600.0
+        seconds = min(life, LONGEST_LIFE) if isinstance(life, int | float) and life > 0 else 3600.0
         usable = seconds - min(EARLY_SECONDS, seconds / 5)
         return AccessToken(
             str(document["access_token"]),
@@ -184,6 +187,11 @@ class TokenSource:
             )
         if "invalid grant" in kind:
             return self._refused_grant(seen)
+        if answer.status in (404, 410):
+            return ConfigurationError(
+                f"{seen}; {self._transport.base_url} has no such endpoint.",
+                remedy="Unset APS_BASE_URL, or set it to the address of Autodesk's API.",
+            )
         if answer.status in (400, 401, 403):
             return ConfigurationError(
                 f"{seen}.",
@@ -385,7 +393,22 @@ def token_source(
             remedy='They look like {"client_id", "client_secret"}, plus "refresh_token" for a '
             'person\'s consent, or plus "service_account_id", "key_id", "private_key".',
         )
+    odd = [name for name in _IN_HEADERS if not _PLAIN.fullmatch(text_of(credentials, name))]
+    if odd:
+        raise ConfigurationError(
+            f"{', '.join(odd)} in {credentials.origin} holds line breaks or letters beyond ASCII.",
+            remedy="Copy it once more.",
+        )
     return kind(credentials, transport, vault)
+
+
+_IN_HEADERS = ("client_id", "client_secret", "refresh_token", "x_user_id")
+_PLAIN = re.compile(r"[ -~]*")
+
+
+def _is_token(value: Json) -> bool:
+    """Whether a header can carry it."""
+    return isinstance(value, str) and re.fullmatch(r"[!-~]+", value) is not None
 
 
 def text_of(credentials: Credentials, name: str) -> str:

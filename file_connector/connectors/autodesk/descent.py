@@ -257,18 +257,21 @@ class Descent:
         below = sum(
             self._held_below(i)
             for i, node in self._folders.items()
-            if i in places.refused or (node is not None and _is_in(found[i], node))
+            if i in places.refused or (node is not None and _is_in(found.get(i), node))
         )
         if len(self._files) + below > limit:
             yield self._too_many()
             return
-        if found:
-            yield self._settle_folders(found)
+        if found or self._folders:
+            yield self._settle_folders(places, found)
         for chunk in chunks(list(self._files), CHUNK):
             yield self._settle_files(places, chunk)
 
-    def _settle_folders(self, found: Mapping[str, FolderEntry | GoneReason]) -> Batch:
+    def _settle_folders(
+        self, places: Places, found: Mapping[str, FolderEntry | GoneReason]
+    ) -> Batch:
         gone: list[FolderGone] = []
+        blind: list[Blind] = []
         for folder_id, fate in found.items():
             node = self._folders.pop(folder_id)
             if isinstance(fate, GoneReason):
@@ -276,7 +279,19 @@ class Descent:
                 self._release(node)
             else:
                 self._found_again(node, fate)
-        return Batch(folders=self._tree.take(), folders_gone=gone)
+        for folder_id, node in self._folders.items():
+            name = _name(self._known, folder_id)
+            blind.append(self._unclear(node, folder_id, name, places))
+        self._folders.clear()
+        return Batch(folders=self._tree.take(), folders_gone=gone, blind=blind)
+
+    def _unclear(self, node: Node | None, identifier: str, name: str, places: Places) -> Blind:
+        """Neither a listing nor a look tells what became of it: it stays as it is."""
+        if node is not None:
+            node.clean = False
+            self._release(node)
+        why = f"it is missing from its folder's listing, and {places.unclear[identifier]}"
+        return Blind(identifier, name, why)
 
     def _found_again(self, node: Node | None, found: FolderEntry) -> None:
         """A folder that is in scope after all: moved where no listing looked, or skipped."""
@@ -304,7 +319,9 @@ class Descent:
                 if found.parent_id == node.id:
                     node.clean, self.doubtful = False, True
             self._release(node)
-        return Batch(records=records, gone=gone, folders=self._tree.take())
+        unclear = [self._files.pop(i) for i in ids if i in self._files]
+        blind = [self._unclear(node, f.external_id, f.title, places) for f, node in unclear]
+        return Batch(records=records, gone=gone, folders=self._tree.take(), blind=blind)
 
     def _bury(self) -> Batch:
         dead, self._dead = self._dead, {}
@@ -364,7 +381,7 @@ def sort_out(
     return records, [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
 
 
-def _is_in(found: FolderEntry | GoneReason, node: Node) -> bool:
+def _is_in(found: FolderEntry | GoneReason | None, node: Node) -> bool:
     return isinstance(found, FolderEntry) and found.parent_id == node.id
 
 

@@ -61,10 +61,11 @@ def tip_id(item: Mapping[str, Json]) -> str | None:
     return _text(dig(item, "relationships", "tip", "data", "id"))
 
 
-def next_href(document: Mapping[str, Json]) -> str | None:
-    """The address of the next page; nothing else marks the end of a listing."""
+def next_href(document: Mapping[str, Json]) -> Json:
+    """The address of the next page, or something else that was put in its place; nothing else marks
+    the end of a listing."""
     following = dig(document, "links", "next")
-    return _text(following) or _text(dig(following, "href"))
+    return following.get("href") if isinstance(following, Mapping) else following
 
 
 def folder_entry(folder: Mapping[str, Json]) -> FolderEntry:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from file_connector.connectors.autodesk.api import Api
+from file_connector.connectors.autodesk.api import UNCLEAR, Api
 from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
 from file_connector.connectors.base import Known
 from file_connector.errors import ForbiddenError, NotFoundError
@@ -30,6 +30,7 @@ class Places:
     Attributes:
         refused: of what was asked about, the ids that are gone only because the provider refuses to
             show them, or a folder above them: no evidence of where they are.
+        unclear: of what was asked about, the ids the provider says nothing of, and its words.
     """
 
     def __init__(
@@ -49,10 +50,14 @@ class Places:
         self._workers = workers
         self._outcomes: dict[str, GoneReason | None] = {}
         self.refused: set[str] = set()
+        self.unclear: dict[str, str] = {}
 
     def folders(self, ids: Sequence[str]) -> Iterator[tuple[str, FolderEntry | GoneReason]]:
-        """Each folder as it is, if it is below a start folder; else why it is gone."""
+        """Each folder as it is, if it is below a start folder; else why it is gone. Nothing for
+        those that stay unclear."""
         for folder_id, found in self._each(self._api.folder, ids):
+            if found is None:
+                continue
             if not isinstance(found, FolderEntry):
                 self.refused.add(folder_id)
                 yield folder_id, found
@@ -69,10 +74,13 @@ class Places:
     def files(
         self, files: Sequence[KnownFile]
     ) -> Iterator[tuple[KnownFile, FileRecord | GoneReason]]:
-        """Each file's record, if it is still in scope; else why it is gone."""
+        """Each file's record, if it is still in scope; else why it is gone. Nothing for those that
+        stay unclear."""
         by_id = {file.external_id: file for file in files}
         for item_id, found in self._each(self._api.item, list(by_id)):
             file = by_id[item_id]
+            if found is None:
+                continue
             if not isinstance(found, ItemEntry):
                 self.refused.add(item_id)
                 yield file, found
@@ -109,7 +117,10 @@ class Places:
             if held is not None and self._trusted(held):
                 at = held.parent_id
                 continue
-            seen = _look(self._api.folder, at)
+            seen = self._look(self._api.folder, at)
+            if seen is None:
+                outcome = None  # no evidence against it
+                break
             if not isinstance(seen, FolderEntry):
                 outcome = seen
                 self.refused.update(path)
@@ -123,21 +134,23 @@ class Places:
 
     def _each(
         self, look: Callable[[str], E], ids: Sequence[str]
-    ) -> Iterator[tuple[str, E | GoneReason]]:
+    ) -> Iterator[tuple[str, E | GoneReason | None]]:
         if len(ids) < 2:
-            yield from ((i, _look(look, i)) for i in ids)
+            yield from ((i, self._look(look, i)) for i in ids)
             return
         with ThreadPoolExecutor(min(self._workers, len(ids))) as pool:
-            yield from zip(ids, pool.map(lambda i: _look(look, i), ids), strict=True)
+            yield from zip(ids, pool.map(lambda i: self._look(look, i), ids), strict=True)
 
-
-def _look(look: Callable[[str], E], identifier: str) -> E | GoneReason:
-    try:
-        return look(identifier)
-    except NotFoundError:
-        return GoneReason.DELETED
-    except ForbiddenError:
-        return GoneReason.ACCESS_LOST
+    def _look(self, look: Callable[[str], E], identifier: str) -> E | GoneReason | None:
+        try:
+            return look(identifier)
+        except NotFoundError:
+            return GoneReason.DELETED
+        except ForbiddenError:
+            return GoneReason.ACCESS_LOST
+        except UNCLEAR as error:
+            self.unclear[identifier] = error.message
+            return None
 
 
 def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _identifier(value: str) -> str:
     """An id as Autodesk writes it; one copied out of an address may still be percent-encoded."""
     value = unquote(value.strip()) if "%3a" in value.lower() else value.strip()
-    if not value or not value.isprintable() or any(c in value for c in " /\\&"):
+    if not value or not value.isascii() or not value.isprintable() or set(value) & set(" /\\&"):
         raise ValueError(
             "must be an id: b.6c2cffb0-e8c8-43d3-b415-e53f4377cedb, for example, for a hub or "
             "project, urn:adsk.wipprod:fs.folder:co.… for a folder (the part after folderUrn= in "

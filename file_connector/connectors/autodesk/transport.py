@@ -8,6 +8,7 @@ Bodies of answers reach messages only shortened and redacted.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import requests.auth
 import urllib3.exceptions
 
 from file_connector.connectors.base import Toolbox
-from file_connector.connectors.retry import Retrier, parse_retry_after
+from file_connector.connectors.retry import MAX_BACKOFF_SECONDS, Retrier, asked_wait
 from file_connector.errors import (
     BugError,
     ConfigurationError,
@@ -50,6 +51,11 @@ class RefusedError(ForbiddenError):
         super().__init__(message)
         self.code = code
         self.detail = detail
+
+
+class UnreadableError(TransientError):
+    """A success that says nothing, or a listing that goes on where nobody can follow, also when
+    asked again: something is wrong with this very thing, not with the provider."""
 
 
 class BadInputError(ConfigurationError):
@@ -178,6 +184,7 @@ class Transport:
             what: what is being read, for messages: "the contents of folder …".
 
         Raises:
+            UnreadableError: answered so each time, with patience left for others.
             TransientError: after the run's patience is spent.
             RefusedError, NotFoundError: as answered.
             ReconnectError: a fresh token is refused, too.
@@ -189,7 +196,12 @@ class Transport:
             answer = self._authorised(target, budget, what, params)
             return self._document(answer, what, many), answer
 
-        return self._retrier.call(attempt)
+        try:
+            return self._retrier.call(attempt)
+        except UnreadableError as error:
+            if self._retrier.budget_left_seconds > MAX_BACKOFF_SECONDS:
+                raise
+            raise TransientError(error.message) from None
 
     def post_form(
         self, path: str, form: Mapping[str, str], auth: tuple[str, str] | None, budget: Budget
@@ -199,20 +211,26 @@ class Transport:
             "POST", self.base_url + path, budget, "a token", form=form, auth=auth, data_call=False
         )
 
-    def next_url(self, href: str, current: str) -> str:
+    def next_url(self, href: Json, current: str) -> str:
         """The absolute address of a paging link, which must stay on the configured host.
 
         Links that name Autodesk's public host, or this machine under another name, are followed on
         the configured host (proxies do not rewrite bodies).
         """
-        target = urlsplit(urljoin(current, href))
         base = urlsplit(self.base_url)
         known = {_origin(base), _origin(urlsplit(AUTODESK))}
+        try:
+            target = urlsplit(str(urljoin(current, href)))
+            origin = _origin(target)
+        except (TypeError, ValueError, AttributeError):
+            raise UnreadableError(
+                f"Autodesk's answer continues at {self._clean(href)}, which is no address."
+            ) from None
         local = {target.hostname, base.hostname} <= {"127.0.0.1", "localhost", "::1"}
         if target.scheme not in ("http", "https") or not (
-            _origin(target) in known or (local and target.port == base.port)
+            origin in known or (local and target.port == base.port)
         ):
-            raise TransientError(
+            raise UnreadableError(
                 f"Autodesk's answer continues on another host ({self._clean(target.hostname)}); "
                 "not followed, because that would hand the access token to it."
             )
@@ -267,7 +285,7 @@ class Transport:
         credentials: requests.auth.AuthBase | tuple[str, str] = auth or _NoAuth()
         if token is not None:
             credentials = _Bearer(token)
-        for _ in range(MAX_REDIRECTS + 1):
+        for redirects in range(MAX_REDIRECTS + 1):
             self.toolbox.limiter.acquire(f"aps:{self._client_id}:{budget.name}", budget.per_minute)
             if data_call:
                 with self._lock:
@@ -302,6 +320,8 @@ class Transport:
                 ) from None
             target = answer.headers.get("Location", "")
             if method != "GET" or answer.status not in (301, 302, 303, 307, 308) or not target:
+                if redirects and answer.status in (404, 410):  # that says nothing of what we seek
+                    raise UnreadableError(f"reading {what}: Autodesk redirects into nothing.")
                 return answer
             url, params = self.next_url(target, answer.url), None
         raise TransientError(f"reading {what}: Autodesk redirects in a circle.")
@@ -334,18 +354,18 @@ class Transport:
             raise self.error(answer, what)
         document = answer.json()
         if not isinstance(document, dict):
-            raise TransientError(
+            raise UnreadableError(
                 f"reading {what}: Autodesk answered 200 without a JSON document "
                 f"({len(answer.body)} bytes)."
             )
         if "data" not in document or document.get("errors"):
-            raise TransientError(
+            raise UnreadableError(
                 f"reading {what}: Autodesk answered 200 without data: {self._detail(answer)}."
             )
         data = document["data"]
         found = data if isinstance(data, list) else [data]
         if isinstance(data, list) != many or not all(map(_is_object, found)):
-            raise TransientError(
+            raise UnreadableError(
                 f"reading {what}: Autodesk answered 200 with data of another shape."
             )
         return document
@@ -355,7 +375,7 @@ class Transport:
         code, detail = problem(answer)
         detail = self._clean(detail)
         seen = f"reading {what}: Autodesk answered {answer.status} {code} {detail}".rstrip(" .")
-        retry_after = parse_retry_after(answer.headers.get("Retry-After"), self.toolbox.now())
+        retry_after = asked_wait(answer.headers, self.toolbox.now())
         status = answer.status
         if status == 429:
             return ThrottledError(f"{seen} (too many requests).", retry_after=retry_after)
@@ -368,7 +388,7 @@ class Transport:
                     "its rows are left as they are.",
                     remedy="Reactivate the project in Account Admin, or disable this endpoint.",
                 )
-            return RefusedError(f"{seen}.", code=code, detail=detail)
+            return RefusedError(f"{seen}.", code=code, detail=detail or "no explanation")
         if status in (404, 410):
             return NotFoundError(f"{seen}.")
         if status == 400:
@@ -410,7 +430,14 @@ def problem(answer: Answer) -> tuple[str, str]:
 
 
 def _is_object(entry: Json) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("id"), str) and bool(entry["id"])
+    """Whether an entry of ``data`` can be spoken of. Half of a surrogate pair, which JSON can spell
+    and nobody can write, may be part of a file's id, but no folder can be asked for with it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not entry["id"]:
+        return False
+    return entry.get("type") != "folders" or not _HALF_PAIR.search(entry["id"])
+
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def _origin(parts: object) -> tuple[str, str | None, int | None]:

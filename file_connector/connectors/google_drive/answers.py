@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from file_connector.connectors.retry import parse_retry_after
+from file_connector.connectors.retry import asked_wait
 from file_connector.errors import (
     BugError,
     ConfigurationError,
@@ -115,7 +115,7 @@ def error_of(
     message = one_line(redact(refusal.message, secrets))[:300]
     seen = f"Drive answered {status}" + (f" {reason}" if reason else "")
     seen += f": {message}" if message else "."
-    retry_after = parse_retry_after(headers.get("retry-after"), now)
+    retry_after = asked_wait(headers, now)
 
     if status == 429 or (status == 403 and reasons & _THROTTLED):
         return ThrottledError(

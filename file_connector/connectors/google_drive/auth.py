@@ -23,7 +23,7 @@ import google.oauth2.service_account
 import httplib2
 
 from file_connector.connectors.base import Credentials
-from file_connector.connectors.retry import parse_retry_after
+from file_connector.connectors.retry import asked_wait
 from file_connector.errors import (
     ConfigurationError,
     FileConnectorError,
@@ -290,7 +290,7 @@ class _TokenRequest(google.auth.transport.Request):
         told = answer.get("error", "") if isinstance(answer, dict) else ""
         passing = not isinstance(told, str) or told in _PASSING
         if response.status >= 500 or response.status in (408, 429) or passing:
-            asked = parse_retry_after(response.get("retry-after"), datetime.now(timezone.utc))
+            asked = asked_wait(response, datetime.now(timezone.utc))
             raise _no_token(f"{url} answered {response.status}", asked)
         if not isinstance(answer, dict):
             raise _no_token(f"{url} answered {response.status} with something that is not JSON")
