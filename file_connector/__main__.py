@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             " dev` once, then `. .venv/bin/activate`; or `pip install -c constraints.txt -e .`"
         )
     sys.argv = ["file-connector", *args]
-    cli()
+    cli(prog_name="file-connector")
     return 0
 
 

@@ -165,3 +165,11 @@ def test_test_gets_postgrest_where_npm_is(checkout: Path, works: bool) -> None:
     assert done.returncode == 0
     assert f"--prefix {checkout / '.venv' / 'postgrest'} " in (checkout / "asked").read_text()
     assert ("will be reported as not run" in done.stdout) is not works
+
+
+def test_help_names_the_command_as_people_type_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from file_connector.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main(["sync"])
+    assert capsys.readouterr().err.startswith("Usage: file-connector sync ")

@@ -617,6 +617,35 @@ def test_s20_forbidden_from_the_first_sync_on(desk: Desk) -> None:
     desk.assert_true(sync)
 
 
+@pytest.mark.parametrize("pages", [1, 2])
+def test_s20_a_subfolder_once_not_found_is_asked_for_again(desk: Desk, pages: int) -> None:
+    folder = desk.drive.add_folder("Here", desk.root)
+    for number in range(3):
+        desk.drive.add_file(f"{number}.pdf", folder)
+    desk.drive.page_cap = 2
+    rule = desk.sandbox.faults.add(
+        faults.google_error(404, "notFound"), path=f"'{folder}' in parents", nth=pages
+    )
+    sync = desk.sync()
+    sync.tick()
+    assert rule.hits == 1
+    desk.assert_true(sync)
+
+
+def test_s20_a_subfolder_that_is_there_but_never_listed_is_named(desk: Desk) -> None:
+    folder = desk.drive.add_folder("Here", desk.root)
+    desk.drive.add_file("unseen.pdf", folder)
+    rule = desk.sandbox.faults.add(
+        faults.google_error(404, "notFound"), path=f"'{folder}' in parents", times=None
+    )
+    sync = desk.sync()
+    told = sync.tick()
+    assert [(b.name, b.why) for b in told.blind] == [("Here", "Drive does not list it.")]
+    desk.sandbox.faults.remove(rule)
+    sync.tick()
+    desk.assert_true(sync)
+
+
 @pytest.mark.parametrize("how", ["unshare", "trash", "delete"])
 def test_s20_the_root_is_gone(desk: Desk, synced: Sync, how: str) -> None:
     if how == "unshare":

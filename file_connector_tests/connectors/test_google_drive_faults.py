@@ -546,6 +546,21 @@ def test_an_expired_token_is_renewed_in_the_middle(desk: Desk, synced: Sync) -> 
     assert desk.naps.seconds == []
 
 
+@pytest.mark.parametrize("challenge", ["Bearer", "Negotiate", "", "Basic realm=x, Bearer", "=,="])
+def test_a_refused_token_is_told_by_the_status_alone(
+    desk: Desk, synced: Sync, challenge: str
+) -> None:
+    refused = faults.status(401, {"error": {"code": 401}}, {"WWW-Authenticate": challenge})
+    desk.sandbox.faults.add(refused, kind="drive.changes.list")
+    desk.drive.add_file("c.pdf", desk.root)
+    synced.tick()
+    desk.assert_true(synced)
+    assert desk.naps.seconds == []
+    desk.sandbox.faults.add(refused, kind="drive.changes.list", times=None)
+    with pytest.raises(ReconnectError):
+        synced.tick()
+
+
 def test_a_short_lived_token_is_used_more_than_once(desk: Desk) -> None:
     desk.sandbox.drive_api.tokens.lifetime_seconds = 120
     sync = desk.sync()

@@ -174,6 +174,11 @@ class _Secure(_Kept, httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
 
 
 class _Http(httplib2.Http):  # type: ignore[misc]
+    def _auth_from_challenge(self, *_: Any) -> tuple[()]:
+        """Nothing: a refused token is ours to renew, and httplib2 takes a plain `Bearer` or
+        `Negotiate` in the answer for a broken one."""
+        return ()
+
     def request(self, uri: str, *args: Any, **kwargs: Any) -> Any:
         kwargs["connection_type"] = _Secure if urlsplit(uri).scheme == "https" else _Plain
         return super().request(uri, *args, **kwargs)

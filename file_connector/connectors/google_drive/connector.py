@@ -28,7 +28,13 @@ from file_connector.connectors.google_drive.mapping import (
 from file_connector.connectors.google_drive.spec import GoogleDriveDetails
 from file_connector.connectors.google_drive.survey import Pile, Survey
 from file_connector.connectors.google_drive.tree import Tree
-from file_connector.connectors.google_drive.walk import NO_FOLDERS, ONLY_FOLDERS, Pages, Root
+from file_connector.connectors.google_drive.walk import (
+    NO_FOLDERS,
+    NOT_LISTED,
+    ONLY_FOLDERS,
+    Pages,
+    Root,
+)
 from file_connector.errors import (
     ConfigurationError,
     CursorRejectedError,
@@ -39,7 +45,6 @@ from file_connector.errors import (
 )
 from file_connector.models import (
     Batch,
-    Blind,
     Folder,
     FolderGone,
     Gone,
@@ -286,6 +291,7 @@ class GoogleDriveConnector:
 
         blind: set[str] = set()
         missing: set[str] = set()
+        gone: set[str] = set()
         pile = Pile()
         looked_for_lost = False
         while True:
@@ -325,11 +331,18 @@ class GoogleDriveConnector:
                         break
             else:
                 position = None
-                if looked_for_lost or not self._find_lost(known, tree, root, pass_no, blind, pile):
+                if looked_for_lost:
                     break
                 looked_for_lost = True
+                alive, gone = self._find_lost(known, tree, root, pass_no, blind, pile)
+                if not alive:
+                    break
+                missing -= alive  # Drive gets one more chance to list what it shows by itself
                 yield pile.take(sweep=base)
             survey.cancel()  # the feed was read meanwhile: tree and pages fetched ahead are stale
+        for folder_id in sorted(missing - gone):
+            if folder_id in tree:
+                survey.not_listed(folder_id, NOT_LISTED)
         yield pile.take(sweep=base, cursor=root.cursor(base["token"]), done=True)
 
     def _sweep_drive(
@@ -408,9 +421,10 @@ class GoogleDriveConnector:
         pass_no: int,
         blind: Iterable[str],
         pile: Pile,
-    ) -> bool:
+    ) -> tuple[set[str], set[str]]:
         """Look for the folders we know and the listing lacked. What is proven gone, and holds no
-        live file, is forgotten; whether some are alive and have to be listed after all."""
+        live file, is forgotten. Returns those that are alive and have to be listed after all, and
+        those that are gone."""
         hidden = {below for folder_id in blind for below in tree.subtree(folder_id)}
         seen = {f.folder_id for f in tree.reachable() if f.state.get("pass") == pass_no}
         lost = [
@@ -419,21 +433,23 @@ class GoogleDriveConnector:
             if f.folder_id not in seen and f.folder_id not in hidden and f.parent_id in seen
         ]
         placement = self._placement(root, tree)
-        alive = False
+        alive, gone = set[str](), set[str]()
         for folder in lost[:LOST_FOLDERS]:
             reason, item = self._look_at(folder.folder_id)
             if item is not None and self._belongs(item, placement):
                 state = {**folder.state, "met": pass_no}
                 pile.folders[folder.folder_id] = tree.put(replace(folder, state=state))
-                alive = True
+                alive.add(folder.folder_id)
                 continue
             if item is not None:
                 reason = GoneReason.OUT_OF_SCOPE
+            if reason is not None:
+                gone.add(folder.folder_id)
             below = tree.subtree(folder.folder_id)
             if reason is not None and not any(known.files_in(f) for f in below):
                 pile.folders_gone.append(FolderGone(folder.folder_id, reason))
                 tree.drop(folder.folder_id)
-        return alive
+        return alive, gone
 
     # -- changes ---------------------------------------------------------------------------------
     def changes(self, cursor: Json, known: Known) -> Iterator[Batch]:
@@ -512,9 +528,7 @@ class GoogleDriveConnector:
                 pile.folders_gone.append(FolderGone(folder_id, reason))
                 tree.drop(folder_id)
             elif folder_id in tree:
-                folder = tree.get(folder_id)
-                name = folder.name if folder else folder_id
-                pile.blind.append(Blind(folder_id, name, "Drive does not list it."))
+                survey.not_listed(folder_id, NOT_LISTED)
         if pile:
             yield pile.take()
 

@@ -152,10 +152,14 @@ class Survey:
             self.blind.add(folder_id)
             if why != INCOMPLETE:
                 self.refused.add(folder_id)
-            folder = self._set_state(folder_id, {"blind": why})
-            self._pile.blind.append(Blind(folder_id, folder.name if folder else folder_id, why))
+            self.not_listed(folder_id, why)
         self.missing.update(step.missing)
         return True
+
+    def not_listed(self, folder_id: str, why: str) -> None:
+        """Say so of a folder; it waits for the next run."""
+        folder = self._set_state(folder_id, {"blind": why})
+        self._pile.blind.append(Blind(folder_id, folder.name if folder else folder_id, why))
 
     def _meet(self, item: Item, parent_id: str) -> None:
         """A folder lies in a listed one."""

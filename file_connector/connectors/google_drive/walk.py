@@ -141,6 +141,7 @@ class Pages:
 
 
 INCOMPLETE = "Drive could not search it completely."
+NOT_LISTED = "Drive does not list it."
 """Why a folder is blind although nobody refused it: ``incompleteSearch`` (files.list)."""
 
 
