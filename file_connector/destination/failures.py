@@ -107,6 +107,24 @@ _BY_WORDS: tuple[tuple[str, type[FileConnectorError], str, str], ...] = (
         "the certificate named by sslrootcert is missing",
         "Correct sslrootcert in SUPABASE_DB_URL.",
     ),
+    (
+        "does not match host name",
+        ConfigurationError,
+        "the database's certificate is for another host",
+        "Write the host in SUPABASE_DB_URL as the certificate names it.",
+    ),
+    (
+        "private key file",
+        ConfigurationError,
+        "the key named by sslkey cannot be used",
+        "Correct sslkey in SUPABASE_DB_URL.",
+    ),
+    (
+        "channel binding",
+        ConfigurationError,
+        "the database does not offer the channel binding that the URL asks for",
+        "Remove channel_binding from SUPABASE_DB_URL.",
+    ),
     ("permission denied for database", *_BY_STATE["42501"]),
     ("does not exist", *_BY_STATE["3D000"]),
     (

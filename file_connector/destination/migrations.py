@@ -14,7 +14,7 @@ from importlib import resources
 
 from sqlalchemy import Connection, text
 
-from file_connector.destination.tables import metadata
+from file_connector.destination.tables import files, metadata
 from file_connector.errors import ConfigurationError
 
 MIGRATIONS = resources.files("file_connector.destination") / "supabase" / "migrations"
@@ -23,7 +23,11 @@ MIGRATE = "Run `file-connector migrate`."
 LOCK_SECONDS = 3.0
 """How long a migration waits for a lock before it gives way to those behind it."""
 
-_TABLE = "file_connector_migrations"
+SCHEMA = "public"
+"""Where the tables are, whatever else the login's search_path looks into."""
+
+_NAME = "file_connector_migrations"
+_TABLE = f"{SCHEMA}.{_NAME}"
 _LOCK = 5_264_820_251
 """Key of the advisory lock that lets one migrator at a time work; held by its transaction."""
 
@@ -82,6 +86,11 @@ def migrate(
     missing = [m for m in wanted if m.name not in applied]
     if not missing and _lost(conn):
         missing = list(wanted)  # each may be applied again
+    if not applied and _taken(conn):
+        raise ConfigurationError(
+            f"{SCHEMA}.{files.name} is there already and is not ours",
+            remedy="Rename it, or let File Connector write to a database of its own.",
+        )
     if dry_run:
         return [m.name for m in missing]
     for migration in missing:
@@ -102,7 +111,7 @@ def require(conn: Connection) -> None:
     if not missing:
         return
     if conn.scalar(text(f"select row_security_active(to_regclass('{_TABLE}'))")):
-        raise hidden_error([_TABLE])  # the list is there, and looks empty
+        raise hidden_error([_NAME])  # the list is there, and looks empty
     if not applied:
         raise ConfigurationError("the tables are missing", remedy=MIGRATE)
     raise ConfigurationError(
@@ -122,8 +131,25 @@ def _lost(conn: Connection) -> bool:
     names = [table.name for table in metadata.sorted_tables]
     return bool(
         conn.scalar(
-            text("select bool_or(to_regclass(n) is null) from unnest(cast(:names as text[])) n"),
+            text(
+                f"select bool_or(to_regclass('{SCHEMA}.' || n) is null) "
+                "from unnest(cast(:names as text[])) n"
+            ),
             {"names": names},
+        )
+    )
+
+
+def _taken(conn: Connection) -> bool:
+    """Whether another application has something of the name `files`."""
+    return bool(
+        conn.scalar(
+            text(
+                "select c.relkind <> 'r' or not exists (select from pg_attribute a "
+                f"where a.attrelid = c.oid and a.attname = '{files.c.change_seq.name}') "
+                "from pg_class c where c.oid = to_regclass(:files)"
+            ),
+            {"files": f"{SCHEMA}.{files.name}"},
         )
     )
 

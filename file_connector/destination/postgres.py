@@ -29,6 +29,7 @@ from tenacity import wait_incrementing
 
 from file_connector.destination import migrations
 from file_connector.destination.failures import sqlstate
+from file_connector.destination.migrations import SCHEMA
 from file_connector.destination.rows import Row
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
@@ -50,6 +51,7 @@ PIECE = 200
 _LOCK_NOT_AVAILABLE = "55P03"
 
 _CONNECTION = {
+    "client_encoding": "utf8",
     "connect_timeout": 5,
     "application_name": "file-connector",
     # A network that died silently is noticed within a minute or so.
@@ -59,8 +61,9 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 
-_NOT_FOR_LIBPQ = ("pgbouncer", "connection_limit", "pool_timeout")
-"""Options that other tools keep in the same URL; Supabase's own examples contain the first two."""
+_NOT_FOR_LIBPQ = ("pgbouncer", "connection_limit", "pool_timeout", "client_encoding")
+"""Options that other tools keep in the same URL (Supabase's own examples contain the first two);
+the last is ours to choose, because COPY takes bytes as they are."""
 
 
 class PostgresStore(SqlStore):
@@ -94,6 +97,7 @@ class PostgresStore(SqlStore):
             max_overflow=6,
             use_native_hstore=False,
             hide_parameters=True,
+            execution_options={"schema_translate_map": {None: SCHEMA}},
         )
         super().__init__(engine, **options)
 
@@ -142,8 +146,8 @@ class PostgresStore(SqlStore):
         )
         conn.execute(
             text(
-                f"insert into {table.name} "
-                f"select * from json_populate_recordset(null::{table.name}, :rows) "
+                f"insert into {SCHEMA}.{table.name} "
+                f"select * from json_populate_recordset(null::{SCHEMA}.{table.name}, :rows) "
                 f"on conflict ({', '.join(key)}) do update set {changes}"
             ),
             {"rows": dumps(_timeless(table, rows))},
@@ -152,7 +156,7 @@ class PostgresStore(SqlStore):
     def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
         cursor: Any = conn.connection.cursor()  # of the driver, inside our transaction
         cursor.copy_expert(
-            f"copy {files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
+            f"copy {SCHEMA}.{files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
             _Pieces(rows),
         )
 
@@ -161,12 +165,12 @@ def _examine(conn: Connection) -> None:
     """Raises ConfigurationError unless this login may do with every table what we do with it."""
     told = conn.execute(
         text(
-            "select name, to_regclass(name) is null as missing, "
-            "coalesce(row_security_active(to_regclass(name)), false) as hidden, array("
-            "select p from unnest(cast(:needed as text[])) p "
-            "where not has_table_privilege(to_regclass(name), p) "
+            "select name, its is null as missing, "
+            "coalesce(row_security_active(its), false) as hidden, array("
+            "select p from unnest(cast(:needed as text[])) p where not has_table_privilege(its, p) "
             "and (p <> 'delete' or name = any (:emptied))) as lacking "
-            "from unnest(cast(:names as text[])) as name"
+            "from unnest(cast(:names as text[])) as name, "
+            f"to_regclass('{SCHEMA}.' || name) as its"
         ),
         {
             "names": [table.name for table in metadata.sorted_tables],

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg2
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import event, make_url
 
 from file_connector.destination.base import Store
+from file_connector.destination.failures import translated
 from file_connector.destination.open import open_store
 from file_connector.destination.postgres import PostgresStore, driver_url
 from file_connector.destination.sqlite import SqliteStore
@@ -29,7 +31,7 @@ from file_connector.errors import (
     TransientError,
 )
 from file_connector.models import Folder, Gone, GoneReason, Mode, Outcome
-from file_connector_tests.builders import NOON, a_file, an_identity
+from file_connector_tests.builders import NOON, a_file, an_identity, at
 from file_connector_tests.destination.helpers import Writer, folders
 from file_connector_tests.destination.proxy import CuttingProxy
 from file_connector_tests.postgres import PASSWORD, PostgresServer, free_port, same_server
@@ -93,6 +95,22 @@ def test_a_database_that_does_not_answer_is_given_up_on() -> None:
             error = told(lambda: store.state("plans"))
     assert isinstance(error, TransientError)
     assert "did not answer in time" in str(error)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "SSL error: certificate verify failed",
+        'root certificate file "/ca.pem" does not exist',
+        'server certificate for "10.0.0.1" does not match host name "127.0.0.1"',
+        'private key file "/k.pem" has group or world access',
+        "channel binding is required, but server did not offer it",
+    ],
+)
+def test_what_is_wrong_with_tls_is_not_waited_for(said: str) -> None:
+    error = translated(psycopg2.OperationalError(f'connection to "127.0.0.1" failed: {said}'))
+    assert type(error) is ConfigurationError
+    assert "SUPABASE_DB_URL" in error.remedy
 
 
 @pytest.mark.parametrize(
@@ -162,6 +180,61 @@ def test_a_password_may_hold_any_character(
             assert store.state("plans").version == 0
     finally:
         postgres_server.execute("drop role odd")
+
+
+@pytest.mark.parametrize(
+    ("settings", "query"),
+    [
+        ({"client_encoding": "latin1"}, {}),
+        ({}, {"client_encoding": "latin1"}),
+        ({"search_path": "app, public"}, {}),
+        ({"search_path": "app"}, {}),
+        (
+            {
+                "timezone": "America/New_York",
+                "datestyle": "German, DMY",
+                "intervalstyle": "iso_8601",
+                "default_transaction_isolation": "serializable",
+                "statement_timeout": "1s",
+                "idle_in_transaction_session_timeout": "1s",
+            },
+            {},
+        ),
+    ],
+    ids=str,
+)
+def test_settings_of_a_database_change_nothing(
+    postgres_server: PostgresServer,
+    empty_postgres_url: str,
+    settings: dict[str, str],
+    query: dict[str, str],
+) -> None:
+    """Among them a schema of the application, looked into before ours, that has such tables too."""
+    database = str(make_url(empty_postgres_url).database)
+    postgres_server.execute("create schema app", database)
+    for name in ("files", "sync_state", "endpoints", "file_connector_migrations"):
+        postgres_server.execute(f"create table app.{name} (name text, checksum text)", database)
+    for name, value in settings.items():
+        postgres_server.execute(f"alter database {database} set {name} = {value!r}", database)
+    if "search_path" in settings:
+        postgres_server.execute(
+            f"alter database {database} set search_path = {settings['search_path']}", database
+        )
+    title = "Pl\u00e4ne \u56f3\u9762\t\\ '"
+    with opened(same_server(empty_postgres_url, query=query)) as store:
+        store.migrate()
+        store.check()
+        writer = Writer(store)
+        for what, counts in ((title, (1, 0, 0)), (title, (0, 0, 1)), (title + "2", (0, 1, 0))):
+            result = writer.commit(a_file("f1", title=what, updated_at=NOON), mark_seen=True)
+            assert (result.inserted, result.updated, result.unchanged) == counts
+        assert [f.title for f in store.live_between("plans", NOON, at(13))] == [title + "2"]
+        assert store.unseen_count("plans", 0) == 0
+        store.mirror([])
+    read = "select convert_to(title, 'utf8'), updated_at at time zone 'utc' from public.files"
+    [(stored, updated_at)] = postgres_server.execute(read, database)
+    assert (bytes(stored).decode(), updated_at) == (title + "2", NOON.replace(tzinfo=None))
+    assert postgres_server.execute("select from app.files", database) == []
 
 
 def test_opening_connects_to_nothing(tmp_path: Path) -> None:
@@ -386,9 +459,9 @@ ONE_COMMIT = (
     b"sync_leases",
     b"clock_timestamp",
     b"change_counter",
-    b"copy files",
-    b"UPDATE sync_state",
-    b"UPDATE sync_runs",
+    b"copy public.files",
+    b"UPDATE public.sync_state",
+    b"UPDATE public.sync_runs",
     b"COMMIT",
 )
 

@@ -187,6 +187,19 @@ def test_a_failing_migration_changes_nothing(
     assert shape(postgres_server, own_postgres_url) == before
 
 
+@pytest.mark.parametrize("theirs", ["table files (id integer)", "view files as select 1 as id"])
+def test_files_of_another_application_are_left_alone(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore, theirs: str
+) -> None:
+    database = make_url(empty_postgres_url).database
+    postgres_server.execute(f"create {theirs}", database)
+    for dry_run in (True, False):
+        with pytest.raises(ConfigurationError, match=r"is not ours\. Rename it"):
+            store.migrate(dry_run=dry_run)
+    tables = "select table_name from information_schema.tables where table_schema = 'public'"
+    assert postgres_server.execute(tables, database) == [("files",)]
+
+
 @pytest.mark.parametrize("publishes", ["some tables", "all tables", "for somebody else"])
 def test_files_are_published_to_realtime_where_it_is(
     postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore, publishes: str
