@@ -237,6 +237,28 @@ MUTANTS = [
         "file_connector_tests/destination -k 'sqlite or Sqlite'",
     ),
     Mutant(
+        "numbers of changes are given out like those of a sequence",
+        STORE + "applying.py",
+        '    last: int = conn.execute(_RESERVE, {"count": count}).scalar_one()\n',
+        "    with conn.engine.begin() as other:\n"
+        '        last: int = other.execute(_RESERVE, {"count": count}).scalar_one()\n',
+        f"{STORE_TESTS}test_change_seq.py -k 'polling and postgres_18'",
+    ),
+    Mutant(
+        "a table of the application is taken for ours",
+        STORE + "postgres.py",
+        '            execution_options={"schema_translate_map": {None: SCHEMA}},\n',
+        "",
+        f"{STORE_TESTS}test_faults.py -k change_nothing",
+    ),
+    Mutant(
+        "bytes of one encoding are sent as those of another",
+        STORE + "postgres.py",
+        '    "client_encoding": "utf8",\n',
+        "",
+        f"{STORE_TESTS}test_faults.py -k change_nothing",
+    ),
+    Mutant(
         "one refused row costs its batch",
         STORE + "sql_store.py",
         "        except RefusedError:\n",

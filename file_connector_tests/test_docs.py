@@ -13,8 +13,10 @@ import file_connector
 from file_connector import settings
 from file_connector.cli import main as cli
 from file_connector.connectors.registry import Registry
+from file_connector.destination.tables import files
 from file_connector.endpoints.loader import load_endpoints
 from file_connector.endpoints.schema import CronSchedule, Entry, IntervalSchedule, ManualSchedule
+from file_connector.models import GoneReason
 from file_connector.orchestration.storage import POSTGRES_VARIABLE
 
 CHECKOUT = Path(file_connector.__file__).parent.parent
@@ -48,6 +50,13 @@ def test_every_page_can_be_found_from_the_readme() -> None:
         for target in ((page.parent / link).resolve() for link in links):
             ahead += target.glob("*.md") if target.is_dir() else [target]
     assert {page.relative_to(CHECKOUT) for page in PAGES if page not in found} == set()
+
+
+def test_every_column_of_files_is_described() -> None:
+    [table] = re.findall(r"## The table `files`.*?(?=\n## )", text("docs/supabase.md"), re.DOTALL)
+    described = set(re.findall(r"`(\w+)`", table))
+    wanted = {column.name for column in files.columns} | {reason.value for reason in GoneReason}
+    assert wanted - described == set()
 
 
 def test_every_key_of_an_entry_is_described() -> None:

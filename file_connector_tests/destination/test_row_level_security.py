@@ -173,6 +173,25 @@ def test_a_token_of_nobody_reads_nothing(supabase: Supabase, user: str | None) -
     assert supabase.ask("authenticated", "select * from files", user) == []
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"select count(*) from files where user_id = '{ANA}' having count(*) > 0",
+        f"select 1 / (length(title) - length(title)) from files where user_id = '{ANA}'",
+        "select 1 from files where user_id <> 'user_2ben' and 1 / (change_seq - change_seq) = 1",
+        f"select 1 from files tablesample system (100) where user_id = '{ANA}'",
+        "select 1 from files where ctid = '(0,1)' and user_id <> 'user_2ben'",
+        "select most_common_vals from pg_stats where tablename = 'files'",
+        f"select 1 from connectors.jobs where instance_id = 'of-{ANA}'",
+        f"select 1 from connectors.instances where id = 'in_table_{ANA[0]}'",
+    ],
+)
+def test_no_question_tells_of_others(supabase: Supabase, sql: str) -> None:
+    """Neither by its answer nor by an error that only their rows would cause."""
+    supabase.server.execute("analyze files", supabase.database)
+    assert supabase.ask("authenticated", sql, BEN) == []
+
+
 def owners(supabase: Supabase, user: str | None, **claims: object) -> list[str]:
     """Whose rows of ``files`` a token may read."""
     found = supabase.ask("authenticated", "select distinct user_id from files", user, **claims)
