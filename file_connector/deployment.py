@@ -14,13 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from file_connector.connectors.base import (
-    Connector,
-    ConnectorSpec,
-    Credentials,
-    TokenVault,
-    Toolbox,
-)
+from file_connector.connectors.base import Connector, ConnectorSpec, Credentials, Toolbox
 from file_connector.connectors.registry import Registry
 from file_connector.destination.base import Store
 from file_connector.endpoints.credentials import SANDBOX, resolve_credentials, secret_values
@@ -118,7 +112,7 @@ class Deployment:
                 credentials, environ = self._enter_sandbox(spec)
             toolbox = Toolbox(
                 limiter=store.limiter(),
-                vault=self._vault(store, credentials),
+                vault=store.vault(self.settings.encryption_key),
                 timeout_seconds=timeout_seconds,
                 retry_budget_seconds=retry_budget_seconds,
                 environ=environ,
@@ -138,7 +132,7 @@ class Deployment:
             credentials = self._credentials(spec, endpoint, store)
             if credentials.name == SANDBOX:
                 return None
-            vault = self._vault(store, credentials)
+            vault = store.vault(self.settings.encryption_key)
             return spec.forecast(endpoint.details, credentials, Toolbox(vault=vault))
         except FileConnectorError:
             return None
@@ -150,16 +144,6 @@ class Deployment:
             return secret_store(store, self.settings.encryption_key).get(name)
 
         return resolve_credentials(spec, endpoint.credentials, self.environ, secret)
-
-    def _vault(self, store: Store, credentials: Credentials) -> TokenVault | None:
-        """Without an encryption key of the operator's, a rotating sign-in is kept under one made
-        of the refresh token it began with, which only the credential holds."""
-        seed = credentials.data.get("refresh_token")
-        if not isinstance(seed, str):
-            return store.vault(self.settings.encryption_key)
-        from file_connector.destination.sealing import derived
-
-        return store.vault(self.settings.encryption_key, derived(seed.strip()))
 
     def _enter_sandbox(self, spec: ConnectorSpec) -> tuple[Credentials, Mapping[str, str]]:
         """Credentials and provider hosts of the sandbox, for connectors of this type only."""

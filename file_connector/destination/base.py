@@ -172,9 +172,8 @@ class Store(Protocol):
         """Token buckets in the store, shared by all processes."""
         ...
 
-    def vault(self, key: str | None, spare: str | None = None) -> TokenVault | None:
-        """Encrypted tokens in the store; None without an encryption key (a Fernet key). ``spare``
-        reads what was saved with it, and is used while there is no other key."""
+    def vault(self, key: str | None) -> TokenVault | None:
+        """Encrypted tokens in the store; None without an encryption key (a Fernet key)."""
         ...
 
     def close(self) -> None: ...

@@ -7,11 +7,11 @@ import json
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from cryptography.fernet import InvalidToken, MultiFernet
+from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection, select, update
 
 from file_connector.destination.sealing import fernet
@@ -99,13 +99,12 @@ class SqlRateLimiter(Limiter):
 
 
 class Vault(ABC):
-    """Tokens in table ``tokens``, encrypted with the first of some Fernet keys, which only the
-    environment holds, and read with any of them."""
+    """Tokens in table ``tokens``, encrypted with a Fernet key that only the environment holds."""
 
-    def __init__(self, keys: Sequence[str], sleep: Callable[[float], None]) -> None:
+    def __init__(self, key: str, sleep: Callable[[float], None]) -> None:
         self._sleep = sleep
         self._held: dict[tuple[str, int], tuple[str, datetime]] = {}
-        self._fernet = MultiFernet([fernet(key) for key in keys])
+        self._fernet = fernet(key)
 
     @abstractmethod
     def _take(self, key: str, holder: str, seconds: float) -> datetime | None:
@@ -170,8 +169,8 @@ class Vault(ABC):
 
 
 class SqlTokenVault(Vault):
-    def __init__(self, store: SqlStore, keys: Sequence[str]) -> None:
-        super().__init__(keys, store._sleep)
+    def __init__(self, store: SqlStore, key: str) -> None:
+        super().__init__(key, store._sleep)
         self._store = store
 
     def _take(self, key: str, holder: str, seconds: float) -> datetime | None:

@@ -321,9 +321,9 @@ class RestStore:
     def limiter(self) -> RateLimiter:
         return RestLimiter(self)
 
-    def vault(self, key: str | None = None, spare: str | None = None) -> TokenVault | None:
-        keys = [k for k in (key or self._encryption_key, spare) if k]
-        return RestVault(self, keys) if keys else None
+    def vault(self, key: str | None = None) -> TokenVault | None:
+        key = key or self._encryption_key
+        return None if key is None else RestVault(self, key)
 
     def close(self) -> None:
         self._calls.close()
@@ -393,8 +393,8 @@ class RestLimiter(Limiter):
 
 
 class RestVault(Vault):
-    def __init__(self, store: RestStore, keys: Sequence[str]) -> None:
-        super().__init__(keys, store._sleep)
+    def __init__(self, store: RestStore, key: str) -> None:
+        super().__init__(key, store._sleep)
         self._store = store
 
     def _take(self, key: str, holder: str, seconds: float) -> datetime | None:

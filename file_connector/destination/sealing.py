@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-
 from cryptography.fernet import Fernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from file_connector.errors import ConfigurationError
 
@@ -24,12 +20,6 @@ def fernet(key: str) -> Fernet:
         raise ConfigurationError(
             "FILE_CONNECTOR_ENCRYPTION_KEY is not a Fernet key", remedy=_MAKE_ONE
         ) from None
-
-
-def derived(secret: str) -> str:
-    """A Fernet key that whoever holds ``secret``, a long random text, makes again at any time."""
-    made = HKDF(SHA256(), length=32, salt=None, info=b"file-connector token vault")
-    return base64.urlsafe_b64encode(made.derive(secret.encode("utf-8", "replace"))).decode()
 
 
 def needed(key: str | None) -> Fernet:

@@ -570,11 +570,11 @@ class SqlStore(Transactions):
 
         return SqlRateLimiter(self)
 
-    def vault(self, key: str | None = None, spare: str | None = None) -> TokenVault | None:
+    def vault(self, key: str | None = None) -> TokenVault | None:
         from file_connector.destination.lent import SqlTokenVault
 
-        keys = [k for k in (key or self._encryption_key, spare) if k]
-        return SqlTokenVault(self, keys) if keys else None
+        key = key or self._encryption_key
+        return None if key is None else SqlTokenVault(self, key)
 
     def close(self) -> None:
         self._engine.dispose()

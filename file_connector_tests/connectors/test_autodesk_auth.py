@@ -280,7 +280,7 @@ def test_three_legged_without_a_key_refuses_to_start(site: Site) -> None:
     connector = site.connector(credentials=site.sandbox.aps_credentials("three_legged"))
     error = refusal(connector)
     assert isinstance(error, ConfigurationError)
-    assert "no token vault" in str(error)
+    assert "FILE_CONNECTOR_ENCRYPTION_KEY" in str(error)
     assert site.sandbox.log.count(tokens=True) == 0
 
 

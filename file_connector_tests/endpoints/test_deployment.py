@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography.fernet import Fernet
 
-from file_connector.connectors.base import ConnectorSpec, Credentials, TokenVault, Toolbox
+from file_connector.connectors.base import ConnectorSpec, Credentials, Toolbox
 from file_connector.deployment import Deployment, redact_logs, schedule_text
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import ConfigurationError
@@ -56,42 +55,6 @@ def test_a_connector_gets_its_credentials_and_tools(tmp_path: Path) -> None:
     assert toolbox.environ["APS_BASE_URL"] == "http://127.0.0.1:1/"
     assert toolbox.timeout_seconds == 3
     assert toolbox.vault is None
-
-
-def test_s34_a_rotating_sign_in_needs_no_key_of_the_operator(tmp_path: Path) -> None:
-    opened: list[Toolbox] = []
-
-    def open_it(details: Any, credentials: Credentials, toolbox: Toolbox) -> ScriptedConnector:
-        opened.append(toolbox)
-        return ScriptedConnector()
-
-    def vault(seed: str, key: str = "") -> TokenVault:
-        deployment = deploy(
-            tmp_path,
-            an_entry(credentials="acme"),
-            spec=replace(SPEC, open=open_it),
-            FAKE_CREDENTIALS__ACME=json.dumps({"refresh_token": seed}),
-            FILE_CONNECTOR_ENCRYPTION_KEY=key,
-        )
-        with deployment.open_store() as store:
-            store.migrate()
-            deployment.open_connector(only(deployment), store)
-        lent = opened[-1].vault
-        assert lent is not None
-        return lent
-
-    vault("CANARY-seed").save("acme", {"refresh_token": "CANARY-next"})
-    assert vault("CANARY-seed ").load("acme") == {"refresh_token": "CANARY-next"}
-    (home,) = tmp_path.rglob("supabase.db")
-    assert b"CANARY" not in home.read_bytes()
-    with pytest.raises(ConfigurationError, match="encrypted with another key"):
-        vault("another seed").load("acme")
-
-    key = Fernet.generate_key().decode()
-    vault("CANARY-seed", key).save("acme", {"n": 2})  # a key that came later takes over
-    assert vault("CANARY-seed", key).load("acme") == {"n": 2}
-    with pytest.raises(ConfigurationError, match="encrypted with another key"):
-        vault("CANARY-seed").load("acme")
 
 
 def test_missing_credentials_name_endpoint_and_variable(tmp_path: Path) -> None:

@@ -319,8 +319,8 @@ class ThreeLegged(TokenSource):
         if self._vault is None:
             raise ConfigurationError(
                 "this Autodesk credential has a rotating refresh token, which must be kept "
-                "encrypted, but this connector was given no token vault.",
-                remedy="Open it with one: `Toolbox(vault=...)`.",
+                "encrypted, but there is no encryption key.",
+                remedy="Set FILE_CONNECTOR_ENCRYPTION_KEY to a Fernet key.",
             )
         toolbox = self._transport.toolbox
         patience = toolbox.timeout_seconds + toolbox.retry_budget_seconds
