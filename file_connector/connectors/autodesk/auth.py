@@ -320,7 +320,8 @@ class ThreeLegged(TokenSource):
             raise ConfigurationError(
                 "this Autodesk credential has a rotating refresh token, which must be kept "
                 "encrypted, but there is no encryption key.",
-                remedy="Set FILE_CONNECTOR_ENCRYPTION_KEY to a Fernet key.",
+                remedy="Set FILE_CONNECTOR_ENCRYPTION_KEY to a Fernet key, made with: python -c "
+                '"from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())".',
             )
         toolbox = self._transport.toolbox
         patience = toolbox.timeout_seconds + toolbox.retry_budget_seconds
