@@ -58,6 +58,7 @@ from file_connector.destination.tables import sync_leases, sync_state
 from file_connector.models import Identity, Outcome, RunReport, SyncState
 from file_connector.orchestration.factory import asset_key
 from file_connector.orchestration.runs import ENDPOINT_TAG
+from file_connector.orchestration.storage import POSTGRES_VARIABLE
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
 from file_connector.sync.plan import next_sweep_at
@@ -302,13 +303,15 @@ def one_after_the_other(store: SqlStore, plot: Plot) -> bool:
 
 
 class House:
-    """See the module. ``database_url`` is the destination; None takes the SQLite mock."""
+    """See the module. ``database_url`` is the destination, ``history_url`` holds what Dagster
+    remembers; None takes SQLite."""
 
     def __init__(
         self,
         folder: Path,
         sandbox: Sandbox,
         database_url: str | None = None,
+        history_url: str | None = None,
         *,
         endpoints: Mapping[str, int] = ENDPOINTS,
     ) -> None:
@@ -329,6 +332,8 @@ class House:
         self.environ = operator_writes(folder, sandbox, self.plots.values())
         if database_url:
             self.environ["SUPABASE_DB_URL"] = database_url
+        if history_url:
+            self.environ[POSTGRES_VARIABLE] = history_url
         self.clock = folder / "clock"
         launcher = {"module": ZygoteLauncher.__module__, "class": ZygoteLauncher.__name__}
         with (folder / "dagster.yaml").open("a") as file:

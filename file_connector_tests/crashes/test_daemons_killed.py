@@ -36,6 +36,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from file_connector.destination.open import open_store
 from file_connector.models import Outcome
 from file_connector.orchestration.runs import ENDPOINT_TAG
+from file_connector.orchestration.storage import POSTGRES_VARIABLE
 from file_connector.sandbox import Sandbox
 from file_connector.sandbox.faults import before as before_request
 from file_connector.times import utc_now
@@ -64,7 +65,7 @@ class Town:
     """A deployment with real daemons. Its schedules tick hourly, that is, only when we let an hour
     pass by dating their beginning back."""
 
-    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
+    def __init__(self, folder: Path, sandbox: Sandbox, history_url: str) -> None:
         self.folder = folder
         self.sandbox = sandbox
         world = World(sandbox)
@@ -73,6 +74,8 @@ class Town:
             folder, sandbox, self.plots, schedule={"type": "cron", "cron": CRON}
         )
         self.environ["DAGSTER_HOME"] = str(folder)
+        if history_url:
+            self.environ[POSTGRES_VARIABLE] = history_url
         (folder / "workspace.yaml").write_text(
             yaml.safe_dump(
                 {
@@ -203,13 +206,21 @@ def family(session: int) -> list[int]:
 
 
 @pytest.fixture
-def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
+def history_url(request: pytest.FixtureRequest) -> str:
+    """Where Dagster's history rests: in Postgres if a test says so, else in SQLite."""
+    url = getattr(request, "param", "")
+    return str(request.getfixturevalue(url)) if url else ""
+
+
+@pytest.fixture
+def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history_url: str) -> Iterator[Town]:
     monkeypatch.chdir(tmp_path)
-    for name in ("FILE_CONNECTOR_HOME", "FILE_CONNECTOR_ENDPOINTS", "DAGSTER_POSTGRES_URL"):
+    for name in ("FILE_CONNECTOR_HOME", "FILE_CONNECTOR_ENDPOINTS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(POSTGRES_VARIABLE, history_url)
     monkeypatch.setenv(CLOCK_VARIABLE, str(tmp_path / "clock"))
     with Sandbox() as sandbox:
-        town = Town(tmp_path, sandbox)
+        town = Town(tmp_path, sandbox, history_url)
         for plot in town.plots:
             populate(plot.stage)
         yield town
@@ -222,6 +233,7 @@ def hold_a_run(town: Town) -> Hold:
     return hold
 
 
+@pytest.mark.parametrize("history_url", ["empty_postgres_url"], indirect=True)
 def test_s17_everything_is_killed_in_the_middle_of_a_run(town: Town) -> None:
     town.hour_passes()
     hold = hold_a_run(town)
