@@ -13,14 +13,13 @@ import json
 import logging
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from file_connector.connectors.registry import Registry
+from file_connector.deadline import within
 from file_connector.destination.control import ControlPlane, control_plane
 from file_connector.destination.open import open_store
 from file_connector.endpoints.loader import INSTANCES, Catalog, Problem, load_instances
@@ -45,7 +44,6 @@ from file_connector.times import iso, utc_now
 READ_SECONDS = 10.0
 COPY_NAME = "instances.json"
 
-T = TypeVar("T")
 Rows = Sequence[Mapping[str, Json]]
 
 log = logging.getLogger(__name__)
@@ -86,7 +84,14 @@ def read_catalog(
     said last, not ``readable``, with a problem that tells why. Never raises for any of that."""
     copy = _Copy(settings)
     try:
-        rows = _within(deadline_seconds, lambda: _read(settings))
+        rows = within(
+            deadline_seconds,
+            lambda: _read(settings),
+            TransientError(
+                f"the database did not answer within {deadline_seconds:g} s",
+                remedy="Check its host and network, then reload the code location.",
+            ),
+        )
     except FileConnectorError as error:
         kept = copy.load()
         remedy = error.remedy
@@ -131,31 +136,6 @@ def _read(settings: Settings) -> Rows:
                 remedy=f"Set {DATABASE_VARIABLE}, or {REST_VARIABLE} and {REST_KEY_VARIABLE}.",
             )
         return control.instances()
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises, or TransientError after so many seconds. Then its thread is
-    left behind: a server that accepts and says nothing cannot be hurried."""
-    answers: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(work())
-        except BaseException as error:  # noqa: BLE001 - carried over to the thread that asked
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="read instances", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TransientError(
-            f"the database did not answer within {seconds:g} s",
-            remedy="Check its host and network, then reload the code location.",
-        )
-    return answers[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -735,9 +735,9 @@ MUTANTS = [
     ),
     Mutant(
         "control plane: a database that says nothing stops everything",
-        "file_connector/deployment_control.py",
-        "    thread.join(seconds)\n",
-        "    thread.join()\n",
+        "file_connector/deadline.py",
+        "if not wait([answer], seconds).done:",
+        "if not wait([answer]).done:",
         "file_connector_tests/endpoints/test_instances.py",
     ),
     Mutant(

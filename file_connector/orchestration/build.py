@@ -124,7 +124,7 @@ def _sensors(
     REST API until somebody has exposed its schema. None asks for resources, see ``keep_open``."""
     settings = deployment.settings
     sensors = [
-        build_watch(catalog, mirror, deployment, now),
+        build_watch(catalog, mirror, deployment),
         forecasts.build_sensor(catalog.endpoints, deployment),
     ]
     if settings.database_url or settings.rest_url:

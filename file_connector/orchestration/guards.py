@@ -3,12 +3,12 @@ whose quick questions must be answered within a deadline."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from file_connector.connectors.base import Connector, Known
+from file_connector.deadline import within
 from file_connector.errors import FileConnectorError, TransientError
 from file_connector.models import Batch, Json, KnownFile, Probe, SyncState
 
@@ -50,12 +50,12 @@ class Unopened:
 
 class Hurried:
     """A connector whose ``check`` and ``probe`` raise TransientError when the answer takes too
-    long. The late answer is awaited by a thread of its own, which then closes the connector."""
+    long. The connector is then closed when the late answer comes."""
 
     def __init__(self, connector: Connector, deadline_seconds: float) -> None:
         self._connector = connector
         self._deadline = deadline_seconds
-        self._late: threading.Thread | None = None
+        self._late = False
 
     @property
     def scope(self) -> str:
@@ -88,36 +88,16 @@ class Hurried:
         return self._connector.resolve(missing, known)
 
     def close(self) -> None:
-        if self._late is None:
+        if not self._late:
             self._connector.close()
 
     def _within(self, question: Callable[[], T]) -> T:
-        answers: list[T] = []
-        errors: list[BaseException] = []
-        too_late = threading.Event()
-        settled = threading.Lock()
-
-        def ask() -> None:
-            try:
-                answers.append(question())
-            except BaseException as error:  # noqa: BLE001 - carried over to the thread that asked
-                errors.append(error)
-            with settled:
-                if too_late.is_set():
-                    self._connector.close()
-
-        thread = threading.Thread(target=ask, name="probe", daemon=True)
-        thread.start()
-        thread.join(self._deadline)
-        with settled:
-            if not answers and not errors:
-                too_late.set()
-                self._late = thread
-        if self._late is not None:
-            raise TransientError(
-                f"the provider did not answer within {self._deadline:g} s.",
-                remedy="The next tick tries again.",
-            )
-        if errors:
-            raise errors[0]
-        return answers[0]
+        too_late = TransientError(
+            f"the provider did not answer within {self._deadline:g} s.",
+            remedy="The next tick tries again.",
+        )
+        try:
+            return within(self._deadline, question, too_late, self._connector.close)
+        except TransientError as error:
+            self._late = error is too_late
+            raise

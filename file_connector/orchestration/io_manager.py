@@ -30,6 +30,10 @@ BUSY_PATIENCE_SECONDS = 150.0
 """A run waits this long for another writer of its endpoint; the lease of a dead one ends sooner."""
 
 BUSY_POLL_SECONDS = 5.0
+RUN_SECONDS = 5 * 3600.0
+"""A run of a huge endpoint ends by itself, with an outcome of its own, before Dagster's
+``max_runtime_seconds`` ends it; the next one goes on."""
+
 PROGRESS_SECONDS = 30.0
 NEWEST = 6
 RECENT = 60
@@ -108,6 +112,7 @@ def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunRe
             store,
             changes.mode,
             window=changes.window,
+            time_limit_seconds=RUN_SECONDS,
             run_id=run_id_of(context.run_id, changes.identity.endpoint_id),
             on_commit=_Progress(context),
         )

@@ -26,7 +26,11 @@ def build_watch(
     deployment: Deployment,
     now: Callable[[], datetime] = utc_now,
 ) -> dg.SensorDefinition:
-    """On by default. It asks Dagster alone, and the store only if a run has fallen silent."""
+    """On by default. It asks Dagster alone, and the store only if a run has fallen silent.
+
+    Args:
+        now: the clock by which Dagster dates its events.
+    """
     ids = [endpoint.id for endpoint in catalog.endpoints]
 
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:

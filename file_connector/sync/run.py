@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 
 from file_connector.connectors.base import Connector, Known
 from file_connector.destination.base import Store
@@ -251,7 +252,8 @@ class SyncRun:
                 state, cursor=None, sweep=None, scope=None, principal=None, rescoped=True
             )
         elif plan.principal_changed(self._connector, state):
-            self._forget_cursor("another account is connected: everything is listed anew")
+            self._tally.notes.append("another account is connected: everything is listed anew")
+            self._state = replace(state, cursor=None, sweep=None, principal=None)
             self._new_account = True
         elif state.cursor is not None:
             return False
@@ -286,12 +288,14 @@ class SyncRun:
         if state.sweep is None:
             state = replace(
                 state,
-                sweep={"at": None},
+                sweep=self._progress({"at": None}),
                 pass_no=state.pass_no + 1,
                 pass_started_at=self._now(),
                 blind=(),
                 rescoped=state.rescoped,
             )
+        else:
+            self._new_account = bool(state.sweep.get("new_account"))
         if not (state.sweep or {}).get("listed"):
             self._list_everything(state)
         self._settle()
@@ -305,9 +309,9 @@ class SyncRun:
         for batch in self._connector.sweep(self._known, progress, state.pass_no):
             base = state if opening else self._state
             at = batch.sweep if batch.sweep is not None else (base.sweep or {}).get("at")
-            sweep: Json = {"at": at}
+            sweep = self._progress({"at": at})
             if batch.done:
-                sweep = {"listed": True, "cursor": batch.cursor}
+                sweep = self._progress({"listed": True, "cursor": batch.cursor})
             blind = (*base.blind, *_blind_json(batch.blind))
             result = self._store_batch(
                 batch,
@@ -329,6 +333,10 @@ class SyncRun:
                 self._fast_way()
         raise BugError("the connector's sweep ended without saying that it was done")
 
+    def _progress(self, sweep: dict[str, Json]) -> Json:
+        """The open pass as it is stored; whoever resumes it must know whose it is."""
+        return {**sweep, "new_account": True} if self._new_account else sweep
+
     def _settle(self) -> None:
         """After a complete listing: what we hold but did not see is looked into, never assumed."""
         endpoint_id, state = self._identity.endpoint_id, self._state
@@ -339,10 +347,9 @@ class SyncRun:
         accepted = state.confirmed or state.held_back + 1 >= BREAKER_PASSES
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
         held_back = 0
-        common: GoneReason | None = None
-        if mass and not accepted and self._are_elsewhere(blind):
-            mass = False
-        if mass and not accepted:
+        sample = self._sample(blind) if mass else []
+        looks = list(self._connector.resolve(sample, self._known)) if mass else []
+        if mass and not accepted and not _are_elsewhere(sample, looks):
             held_back = state.held_back + 1
             self._tally.problems.append(
                 f"mass disappearance: a complete listing lacks {missing} of {held} files; nothing "
@@ -350,17 +357,18 @@ class SyncRun:
                 f"sharing, or accept it with `file-connector confirm {endpoint_id}`"
             )
         else:
+            common = _common_reason(sample, looks) if mass and accepted else None
+            looked_at = {f.external_id for f in sample}
             for chunk in self._unseen(state.pass_no):
                 seeable = _seeable(chunk, blind)
-                if mass and common is None:
-                    common = self._commonest_reason(seeable[:SAMPLE])
-                    mass = common is not None
                 if state.rescoped:
                     batches: Iterator[Batch] = iter([_all_gone(seeable, GoneReason.OUT_OF_SCOPE)])
                 elif common is not None:
                     batches = iter([_all_gone(seeable, common)])
                 else:
-                    batches = self._connector.resolve(seeable, self._known)
+                    rest = [f for f in seeable if f.external_id not in looked_at]
+                    batches = chain(looks, self._connector.resolve(rest, self._known))
+                    looks = []
                 for batch in batches:
                     result = self._store_batch(self._labelled(batch), self._state)
                     if state.cursor is not None:
@@ -380,28 +388,12 @@ class SyncRun:
         self._tally.swept = True
         self._tally.blind = [Blind(b["folder_id"], b["name"], b["why"]) for b in state.blind]
 
-    def _commonest_reason(self, sample: Sequence[KnownFile]) -> GoneReason | None:
-        """Why the files of a sample are gone; None if some are there and some are not. If single
-        looks still find all that no listing shows any more, the accepted listings decide."""
-        reasons: Counter[GoneReason] = Counter({GoneReason.DELETED: 0})
-        alive = 0
-        for batch in self._connector.resolve(sample, self._known):
-            alive += len(batch.records)
-            reasons.update(gone.reason for gone in batch.gone)
-            reasons.update(gone.reason for gone in batch.folders_gone)
-        if alive == len(sample):
-            return GoneReason.ACCESS_LOST
-        return None if alive else reasons.most_common(1)[0][0]
-
-    def _are_elsewhere(self, blind: Collection[str]) -> bool:
-        """Whether the provider itself shows where a sample of what is missing is now: moved out, or
-        in the trash. Then nothing is wrong with its listings."""
-        chunk = next(self._unseen(self._state.pass_no), ())
-        sample = _seeable(chunk, blind)[:SAMPLE]
-        shown: set[str] = set()
-        for batch in self._connector.resolve(sample, self._known):
-            shown.update(g.external_id for g in batch.gone if g.reason in _SHOWN_ELSEWHERE)
-        return bool(sample) and shown == {f.external_id for f in sample}
+    def _sample(self, blind: Collection[str]) -> Sequence[KnownFile]:
+        """Some of what the pass did not see though it could have."""
+        for chunk in self._unseen(self._state.pass_no):
+            if seeable := _seeable(chunk, blind):
+                return seeable[:SAMPLE]
+        return []
 
     def _labelled(self, batch: Batch) -> Batch:
         """What a newly connected account cannot find may be there for others."""
@@ -606,6 +598,26 @@ def unique_sorted(records: Sequence[FileRecord]) -> Sequence[FileRecord]:
 def _seeable(files: Sequence[KnownFile], blind: Collection[str]) -> list[KnownFile]:
     """Those not in a blind folder."""
     return [f for f in files if f.parent_id is None or f.parent_id not in blind]
+
+
+def _common_reason(sample: Sequence[KnownFile], looks: Sequence[Batch]) -> GoneReason | None:
+    """Why the files of a sample are gone; None if some are there and some are not. If single looks
+    still find all that no listing shows any more, the accepted listings decide."""
+    alive = sum(len(batch.records) for batch in looks)
+    if sample and alive == len(sample):
+        return GoneReason.ACCESS_LOST
+    reasons = Counter({GoneReason.DELETED: 0})
+    for batch in looks:
+        reasons.update(gone.reason for gone in batch.gone)
+        reasons.update(gone.reason for gone in batch.folders_gone)
+    return None if alive else reasons.most_common(1)[0][0]
+
+
+def _are_elsewhere(sample: Sequence[KnownFile], looks: Sequence[Batch]) -> bool:
+    """Whether the provider itself shows where a sample of what is missing is now: moved out, or in
+    the trash. Then nothing is wrong with its listings."""
+    shown = {g.external_id for batch in looks for g in batch.gone if g.reason in _SHOWN_ELSEWHERE}
+    return bool(sample) and shown == {f.external_id for f in sample}
 
 
 def _all_gone(files: Sequence[KnownFile], reason: GoneReason) -> Batch:

@@ -12,9 +12,9 @@ from dagster._core.test_utils import create_run_for_test
 
 from file_connector.models import Mode
 from file_connector.orchestration import watch
-from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.factory import asset_key
 from file_connector.orchestration.runs import SILENCE, START_SILENCE
+from file_connector.orchestration.schedules import Mirror
 from file_connector.times import utc_now
 from file_connector_tests.builders import an_identity
 from file_connector_tests.orchestration.conftest import House
@@ -26,17 +26,12 @@ BY_HAND = ", schedule: {type: manual}"
 
 def looked(house: House, later: timedelta, more: str = BY_HAND) -> str:
     """What the sensor says after so long a time."""
-    defs = build_definitions(
-        house.catalog("plans", "models", more=more),
-        resources={"fake": house.connectors},
-        deployment=house.deployment(),
-        now=lambda: utc_now() + later,
+    catalog = house.catalog("plans", "models", more=more)
+    sensor = watch.build_watch(
+        catalog, Mirror(catalog), house.deployment(), now=lambda: utc_now() + later
     )
-    repository = defs.get_repository_def()
-    with dg.build_sensor_context(
-        instance=house.instance, repository_def=repository, resources=defs.resources
-    ) as context:
-        answer = repository.get_sensor_def(watch.NAME).evaluate_tick(context)
+    with dg.build_sensor_context(instance=house.instance) as context:
+        answer = sensor.evaluate_tick(context)
     assert answer.run_requests == []
     return str(answer.skip_message)
 

@@ -329,6 +329,57 @@ class TestSweep:
         assert row is not None
         assert row["gone_reason"] == "access_lost"
 
+    def test_s40_a_death_while_another_account_lists_does_not_change_what_its_files_are_called(
+        self, store: Store
+    ) -> None:
+        source = synced(store, a_file("a"), a_file("b"))
+        source.principal = "another robot"
+        source.truth = {"b": GoneReason.DELETED}
+        whole = listing(a_file("a"))
+        for died_after in (0, 1, 2):
+            source.sweep_script = [*whole[:died_after], TransientError("reset")]
+            with pytest.raises(TransientError):
+                run(source, store)
+        source.sweep_script = whole
+        run(source, store)
+        row = store.row(ME.endpoint_id, "b")
+        assert row is not None
+        assert row["gone_reason"] == "access_lost"
+
+    @pytest.mark.parametrize("reason", [GoneReason.TRASHED, None], ids=str)
+    def test_each_file_of_a_mass_disappearance_is_looked_at_once(
+        self, store: Store, reason: GoneReason | None
+    ) -> None:
+        """Explained at once by the trash; or accepted, though some are still there."""
+        files = many(120)
+        source = synced(store, *files)
+        source.truth = {f.external_id: reason or f for f in files}
+        if reason is None:
+            source.truth[files[0].external_id] = GoneReason.DELETED
+            assert store.advance(replace(store.state(ME.endpoint_id), confirmed=True))
+        source.sweep_script = listing()
+        run(source, store, Mode.SWEEP)
+        looked_at = [i for _, ids in source.named("resolve") for i in ids]  # type: ignore[attr-defined]
+        assert sorted(looked_at) == sorted(f.external_id for f in files)
+        assert store.known(ME.endpoint_id).live_count() == (0 if reason else 119)
+
+    def test_s23_what_lies_below_a_blind_folder_says_nothing_about_the_rest(
+        self, store: Store
+    ) -> None:
+        hidden = [a_file(f"a{i:04}", parent_id="dark") for i in range(500)]
+        source = synced(store, *hidden, *many(200))
+        source.sweep_script = [
+            Batch(folders=[Folder("dark", "root", "Dark")]),
+            Batch(blind=[Blind("dark", "Dark", "forbidden")]),
+            *listing(),
+        ]
+        source.truth = {f.external_id: GoneReason.DELETED for f in many(200)}
+        assert store.advance(replace(store.state(ME.endpoint_id), confirmed=True))
+        run(source, store, Mode.SWEEP)
+        row = store.row(ME.endpoint_id, "f0001")
+        assert row is not None
+        assert row["gone_reason"] == "deleted"
+
     def test_s23_exactly_fifty_or_a_fifth_is_no_mass_disappearance(self, store: Store) -> None:
         files = many(255)
         source = synced(store, *files)
