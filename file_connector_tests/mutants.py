@@ -26,6 +26,8 @@ STORE = "file_connector/destination/"
 RIM = "file_connector/orchestration/"
 CONNECTORS = STORE + "supabase/migrations/20260119090000_connectors.sql"
 MET = STORE + "supabase/migrations/20260209090000_met.sql"
+APPLYING = STORE + "applying.py"
+AUDIT = "file_connector_tests/faults/test_audit.py"
 STORE_TESTS = "file_connector_tests/destination/"
 MAILBOX = STORE_TESTS + "test_connectors_schema.py"
 ENGINE_TESTS = "file_connector_tests/sync/test_run.py"
@@ -55,16 +57,30 @@ MUTANTS = [
     Mutant(
         "a complete pass believes what it did not see",
         RUN,
-        "batches = self._connector.resolve(seeable, self._known)",
+        "batches = chain(looks, self._connector.resolve(rest, self._known))",
         "batches = iter([_all_gone(seeable, GoneReason.DELETED)])",
         ENGINE_TESTS,
     ),
     Mutant(
         "no breaker against a mass disappearance",
         RUN,
-        "if mass and not accepted:",
+        "if mass and not accepted and not _are_elsewhere(sample, looks):",
         "if False:",
         ENGINE_TESTS,
+    ),
+    Mutant(
+        "who resumes a pass does not know that it is another account's",
+        RUN,
+        'self._new_account = bool(state.sweep.get("new_account"))',
+        "self._new_account = False",
+        f"{ENGINE_TESTS} -k s40",
+    ),
+    Mutant(
+        "each file of a mass disappearance's sample is looked at twice",
+        RUN,
+        "if f.external_id not in looked_at]",
+        "]",
+        f"{ENGINE_TESTS} -k looked_at_once",
     ),
     Mutant(
         "files below a blind folder are tombstoned",
@@ -264,6 +280,77 @@ MUTANTS = [
         "        except RefusedError:\n",
         "        except ZeroDivisionError:\n",
         "file_connector_tests/destination/test_rows.py -k 'refused and sqlite'",
+    ),
+    Mutant(
+        "audit: a state goes by two versions",
+        STORE + "sql_store.py",
+        "version=state.version + 1)",
+        "version=state.version + 2)",
+        AUDIT,
+    ),
+    Mutant(
+        "audit: the cursor is not stored with its rows",
+        STORE + "sql_store.py",
+        '        row["blind"] = [dict(b) for b in stored.blind]\n',
+        '        row["cursor"] = None\n        row["blind"] = [dict(b) for b in stored.blind]\n',
+        AUDIT,
+    ),
+    Mutant(
+        "audit: a row that is gone is removed",
+        APPLYING,
+        "        self.tombstoned += len(ids)\n",
+        "        self.tombstoned += len(ids)\n"
+        "        self._conn.execute(delete(files).where(files.c.gone_at.is_not(None)))\n",
+        AUDIT,
+    ),
+    Mutant(
+        "audit: a tombstone has no change_seq of its own",
+        APPLYING,
+        "changed_at=now, change_seq=before + which.c.n)",
+        "changed_at=now)",
+        AUDIT,
+    ),
+    Mutant(
+        "audit: change_seq falls",
+        APPLYING,
+        "    return last - count + 1\n",
+        "    return -last\n",
+        AUDIT,
+    ),
+    Mutant(
+        "audit: counts are not those of the database",
+        STORE + "sql_store.py",
+        "                inserted=change.inserted,\n",
+        "                inserted=len(change.told),\n",
+        AUDIT,
+    ),
+    Mutant(
+        "audit: a row is stamped with somebody else",
+        STORE + "rows.py",
+        '        "user_id": identity.user_id,\n',
+        '        "user_id": identity.project_id,\n',
+        AUDIT,
+    ),
+    Mutant(
+        "audit: first seen is when last seen",
+        STORE + "sql_store.py",
+        'keep=("first_seen_at",)',
+        'keep=("created_at",)',
+        AUDIT,
+    ),
+    Mutant(
+        "audit: an older version is written over a newer one",
+        STORE + "rows.py",
+        "return ours is not None and theirs is not None and ours < theirs",
+        "return False",
+        AUDIT,
+    ),
+    Mutant(
+        "audit: one gone file takes the others along",
+        APPLYING,
+        "numbered(self._endpoint_id, which, files",
+        "numbered(self._endpoint_id, files",
+        AUDIT,
     ),
     Mutant(
         "what users write about themselves makes them members",

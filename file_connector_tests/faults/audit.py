@@ -34,6 +34,7 @@ class Audited:
         self.commits = 0
         self._last: dict[str, Any] | None = None
         self.cursors: list[Any] = []
+        """Where the cursor has been, in this order."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -97,4 +98,8 @@ class Audited:
         said = {r.external_id for r in commit.records} | {g.external_id for g in commit.gone}
         if not (commit.folders or commit.folders_gone):
             assert new | changed <= said, "a row changed that the commit did not mention"
-        self.cursors.append(after["state"].cursor)
+        cursor = after["state"].cursor
+        assert cursor == commit.state.cursor, "the cursor stored is that of the commit"
+        if cursor is not None and self.cursors[-1:] != [cursor]:
+            assert cursor not in self.cursors, "the cursor went back"
+            self.cursors.append(cursor)
