@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
 from file_connector.destination import migrations
@@ -434,11 +435,17 @@ _TOLD = (
     *("external_id", "title", "link", "created_at", "updated_at", "mime_type"),
     *("size_bytes", "version", "parent_id", "raw"),
 )
+_told_of = itemgetter(*_TOLD)
 
 
 def _record(row: Row, version_is_content: bool) -> Row:
     """What differs from record to record; the rest is told once."""
-    return {**_sent({name: row[name] for name in _TOLD}), "version_is_content": version_is_content}
+    told: Row = dict(zip(_TOLD, _told_of(row), strict=True))
+    for name in ("created_at", "updated_at"):
+        if told[name] is not None:
+            told[name] = told[name].isoformat()
+    told["version_is_content"] = version_is_content
+    return told
 
 
 def _timed(row: Row, table: str) -> Row:
