@@ -17,9 +17,8 @@ from file_connector.models import Identity, SyncState
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=1)
 LONGEST_SWEEP_GAP = timedelta(hours=25)
-BLIND_RETRY = timedelta(hours=1)
 BLIND_TRIES = 3
-"""What could not be seen is tried again at once so often, then only every BLIND_RETRY."""
+"""What could not be seen is tried again at once so often, then after 1, 2, 4, 8 ... hours."""
 HELD_BACK_RETRY = timedelta(hours=1)
 """After a mass disappearance the confirming passes come hourly, not daily."""
 
@@ -50,8 +49,8 @@ def decide(identity: Identity, connector: Connector, store: Store, now: datetime
         return Decision(False, _failing(status, status.retry_at, now))
     failing = status is not None and status.failures > 0 and status.retry_at is not None
     pending = pending_work(identity, connector, state, now)
-    if pending is None and state.blind and status is not None and 0 < status.failures < BLIND_TRIES:
-        pending = _unseen(state)
+    if pending is None and _look_again(state, status.failures if status else 0, now):
+        pending = f"{len(state.blind)} folder(s) could not be seen last time"
     if pending is not None and not failing:
         return Decision(True, pending)
     try:
@@ -93,13 +92,18 @@ def pending_work(
         return "the sweep goes on"
     if sweep_due(identity.endpoint_id, state, now):
         return "the daily sweep is due"
-    if state.blind and (state.synced_at is None or abs(now - state.synced_at) >= BLIND_RETRY):
-        return _unseen(state)
     return None
 
 
-def _unseen(state: SyncState) -> str:
-    return f"{len(state.blind)} folder(s) could not be seen last time"
+def _look_again(state: SyncState, failures: int, now: datetime) -> bool:
+    """Whether a run is due for nothing but what the last ones could not see. Runs that have other
+    reasons look as well, and so does the daily sweep: a folder forbidden for ever costs no more."""
+    if not state.blind:
+        return False
+    if state.synced_at is None or 0 < failures < BLIND_TRIES:
+        return True
+    doublings = min(max(failures - BLIND_TRIES, 0), 5)
+    return abs(now - state.synced_at) >= timedelta(hours=1 << doublings)
 
 
 def baseline_missing(connector: Connector, state: SyncState) -> bool:

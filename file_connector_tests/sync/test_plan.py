@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import repeat
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_pending_work_runs_without_asking_the_provider(
     assert source.api_calls == calls
 
 
-def test_s20_blind_spots_are_tried_again_twice_at_once_then_hourly(
+def test_s20_blind_spots_are_tried_again_twice_at_once_then_less_and_less(
     store: Store, source: ScriptedConnector
 ) -> None:
     for _ in range(plan.BLIND_TRIES):
@@ -145,9 +146,14 @@ def test_s20_blind_spots_are_tried_again_twice_at_once_then_hourly(
     assert not again.run
     source.probe_answer = Probe(True, "a change elsewhere")
     assert decide(source, store, SOON).run, "one forbidden folder does not slow down the rest"
-    state = store.state(ME.endpoint_id)
-    assert plan.pending_work(ME, source, state, NOON + timedelta(minutes=28)) is None
-    assert plan.pending_work(ME, source, state, NOON + timedelta(minutes=61)) is not None
+    source.probe_answer = Probe(False, "quiet")
+    now = NOON
+    for hours in (1, 2):
+        assert not decide(source, store, now + timedelta(hours=hours, minutes=-1)).run
+        now += timedelta(hours=hours)
+        assert "could not be seen" in decide(source, store, now).why
+        source.change_scripts = [[Batch(blind=[Blind("x", "X", "403")])]]
+        SyncRun(ME, source, store, now=repeat(now).__next__).drain()
 
 
 class TestSweepSlots:
