@@ -6,7 +6,7 @@ Fit for transaction poolers: no session settings (``SET LOCAL`` only), no prepar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from secrets import token_hex
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
+    Column,
     Connection,
     Table,
     create_engine,
@@ -33,6 +34,7 @@ from file_connector.destination.migrations import SCHEMA
 from file_connector.destination.rows import Row
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
+    JsonValue,
     Moment,
     dumps,
     files,
@@ -136,21 +138,28 @@ class PostgresStore(SqlStore):
     def _merge(
         self, conn: Connection, table: Table, rows: Sequence[Row], keep: Collection[str] = ()
     ) -> None:
-        """All rows travel as one JSON value, in one round trip."""
+        """All rows travel as one JSON value, in one round trip; what is the same in all, once."""
         if not rows:
             return
+        name = f"{SCHEMA}.{table.name}"
         key = [column.name for column in table.primary_key]
-        columns = [column.name for column in table.columns]
+        columns = {c.name: _told(c, [row[c.name] for row in rows]) for c in table.columns}
+        own = {n: values for n, values in columns.items() if len(values) > 1}
+        values = ", ".join(f"own.{n}" if n in own else f"same.{n}" for n in columns)
         changes = ", ".join(
-            f"{name} = excluded.{name}" for name in columns if name not in key and name not in keep
+            f"{n} = excluded.{n}" for n in columns if n not in key and n not in keep
         )
         conn.execute(
             text(
-                f"insert into {SCHEMA}.{table.name} "
-                f"select * from json_populate_recordset(null::{SCHEMA}.{table.name}, :rows) "
+                f"insert into {name} select {values} "
+                f"from json_populate_recordset(null::{name}, :own) own, "
+                f"json_populate_record(null::{name}, :same) same "
                 f"on conflict ({', '.join(key)}) do update set {changes}"
             ),
-            {"rows": dumps(_timeless(table, rows))},
+            {
+                "own": dumps(list(_objects(own)) or [{}]),
+                "same": dumps({n: v[0] for n, v in columns.items() if n not in own}),
+            },
         )
 
     def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
@@ -268,16 +277,16 @@ def _text(value: Any) -> Any:
     return dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _timeless(table: Table, rows: Sequence[Row]) -> list[Row]:
-    """``rows`` with their times as text."""
-    told = [dict(row) for row in rows]
-    for column in table.columns:
-        if isinstance(column.type, Moment):
-            name = column.name
-            for row, time in zip(told, _column([r[name] for r in told], _time), strict=True):
-                row[name] = time
-    return told
+def _objects(columns: Mapping[str, list[Any]]) -> Iterator[Row]:
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
 
 
-def _time(value: datetime | None) -> str | None:
-    return None if value is None else value.isoformat()
+def _told(column: Column[Any], values: list[Any]) -> list[Any]:
+    """``values`` as JSON tells them; one, if all are the same (JSON itself is not asked: to Python,
+    1 is true)."""
+    if not isinstance(column.type, JsonValue) and values.count(values[0]) == len(values):
+        values = values[:1]
+    if isinstance(column.type, Moment):
+        return [None if value is None else value.isoformat() for value in values]
+    return values

@@ -55,6 +55,21 @@ def test_a_new_file_becomes_a_full_row(store: SqlStore) -> None:
     }
 
 
+def test_what_python_takes_for_equal_is_told_apart(store: SqlStore, place: Place) -> None:
+    """One and true, in rows that agree in all but their ids."""
+    writer = Writer(store)
+    for version in (1, 2):  # inserted, then overwritten
+        writer.commit(
+            a_file("f1", version=version, raw={"n": 1, "v": version}),
+            a_file("f2", version=version, raw={"n": True, "v": version}),
+        )
+        for external_id, told in (("f1", 1), ("f2", True)):
+            row = store.row("plans", external_id)
+            assert row is not None
+            raw = row["raw"]
+            assert (raw["n"], type(raw["n"]), raw["v"]) == (told, type(told), version)
+
+
 def test_a_file_may_tell_almost_nothing(store: SqlStore) -> None:
     bare = {"link": None, "created_at": None, "updated_at": None, "mime_type": None}
     Writer(store).commit(
