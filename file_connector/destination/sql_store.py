@@ -152,8 +152,11 @@ class SqlStore(Transactions):
         asked = {"endpoint": endpoint_id}
         row = conn.execute(_LOCKED_STATE, asked).one_or_none()
         if row is None:
+            # Begun anew, perhaps because somebody deleted the row: nothing has been met.
             self._ensure_row(conn, sync_state, _fresh_state(endpoint_id))
             row = conn.execute(_LOCKED_STATE, asked).one()
+            if not row.version:
+                conn.execute(delete(sync_met).where(sync_met.c.endpoint_id == endpoint_id))
         return _state(row)
 
     def _put_state(

@@ -9,9 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from file_connector.destination.base import EndpointStatus
 from file_connector.destination.sql_store import SqlStore
+from file_connector.destination.tables import sync_state
 from file_connector.errors import BusyError, ConflictError, FileConnectorError
 from file_connector.models import (
     Commit,
@@ -208,6 +210,16 @@ def test_unseen_is_what_a_pass_did_not_meet(store: SqlStore, place: Place) -> No
     store.forget_seen("plans")
     assert store.unseen_count("plans", 1) == 4
     assert store.unseen_count("other", 1) == 0
+
+
+def test_an_endpoint_whose_state_was_deleted_has_met_nothing(store: SqlStore) -> None:
+    writer = Writer(store)
+    writer.commit(a_file("f1"), a_file("f2"), mark_seen=True, moved={"pass_no": 1})
+    store.finish_run("run-1", Outcome.COMPLETE, "", 0, 0)
+    with store._engine.begin() as conn:
+        conn.execute(delete(sync_state))
+    Writer(store, run_id="run-2").commit(a_file("f1"), mark_seen=True, moved={"pass_no": 1})
+    assert [f.external_id for f in store.unseen("plans", 1)] == ["f2"]
 
 
 def test_s50_live_between_takes_the_start_and_leaves_the_end(store: SqlStore) -> None:
