@@ -3,9 +3,9 @@
 A stub server in a process of its own holds ``--files`` files in ``--folders`` folders, each page of
 contents after ``--latency-ms`` (about 6 KB a file, as in real answers). Both sides list as many
 folders at the same time. Prints: throughput ratio (ours / bare), calls beyond the listing pages,
-peak resident memory, with ``--kill`` how many folders a killed first sync lists again, and with
-``--scale N`` a first sync under Autodesk's limit of 300 listings a minute, in time that runs N
-times as fast, the latency too: the stub refuses more, our budget has to keep us below.
+peak resident memory; with ``--scale N`` a first sync under Autodesk's limit of 300 listings a
+minute, in time that runs N times as fast, the latency too: the stub refuses more, our budget has to
+keep us below; with ``--kill`` how many listings a killed first sync makes again.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Stub(BaseHTTPRequestHandler):
     files = folders = 0
     latency = 0.0
     listed: Any = None
+    answered: Any = None
+    """How often each folder's listing was answered."""
     window: Any = None
     """Seconds in which PER_MINUTE listings are allowed; 0: any number."""
     refused: Any = None
@@ -115,7 +117,9 @@ class Stub(BaseHTTPRequestHandler):
             with self.listed.get_lock():
                 self.listed.value += 1
             time.sleep(self.latency * (self.window.value or 60) / 60)
-            self.answer(self.contents(int(parts[-2][-22:])))
+            number = int(parts[-2][-22:])
+            self.answer(self.contents(number))
+            self.answered[number] += 1
 
     def too_many(self) -> bool:
         if not self.window.value:
@@ -163,8 +167,15 @@ class StubServer(ThreadingHTTPServer):
         """Clients are killed here on purpose."""
 
 
-def serve(args: argparse.Namespace, port: Any, listed: Any, window: Any, refused: Any) -> None:
-    Stub.files, Stub.folders, Stub.listed = args.files, args.folders, listed
+def serve(
+    args: argparse.Namespace, port: Any, listed: Any, answered: Any, window: Any, refused: Any
+) -> None:
+    Stub.files, Stub.folders, Stub.listed, Stub.answered = (
+        args.files,
+        args.folders,
+        listed,
+        answered,
+    )
     Stub.window, Stub.refused = window, refused
     Stub.latency = args.latency_ms / 1000
     for n in range(args.folders):
@@ -225,21 +236,26 @@ def ours(port: int, home: Path, scale: int = 0) -> tuple[float, int, int]:
     return counts.inserted / (time.monotonic() - began), counts.inserted, counts.api_calls
 
 
-def killed(port: int, home: Path, listed: Any, after: int) -> int:
-    """Kill a first sync after some listings, finish it in this process; all listings made."""
-    listed.value = 0
-    child = multiprocessing.get_context("fork").Process(target=ours, args=(port, home))
+def killed(
+    port: int, home: Path, listed: Any, answered: Any, after: int, scale: int
+) -> tuple[int, int]:
+    """Kill a first sync after some listings, finish it in this process. All listings made, and how
+    many were made again although the killed process had their answer."""
+    listed.value, answered[:] = 0, [0] * len(answered)
+    child = multiprocessing.get_context("fork").Process(target=ours, args=(port, home, scale))
     child.start()
     while listed.value < after and child.is_alive():
-        time.sleep(0.01)
+        time.sleep(0.001)
     os.kill(child.pid or 0, signal.SIGKILL)
+    before = answered[:]
     child.join()
     store = open_store(None, home)
     with store._engine.begin() as conn:  # what 90 seconds would do
         conn.exec_driver_sql("delete from sync_leases")
     store.close()
-    ours(port, home)
-    return int(listed.value)
+    ours(port, home, scale)
+    twice = sum(1 for was, now in zip(before, answered, strict=True) if was and now > 1)
+    return int(listed.value), twice
 
 
 def main() -> None:
@@ -253,7 +269,10 @@ def main() -> None:
     context = multiprocessing.get_context("fork")
     port, listed, refused = (context.Value("i", 0) for _ in range(3))
     window = context.Value("d", 0.0)
-    server = context.Process(target=serve, args=(args, port, listed, window, refused), daemon=True)
+    answered = context.Array("i", args.folders)
+    server = context.Process(
+        target=serve, args=(args, port, listed, answered, window, refused), daemon=True
+    )
     server.start()
     while not port.value:
         time.sleep(0.01)
@@ -269,10 +288,6 @@ def main() -> None:
                 f"throughput ours / bare       {mine / base:.2f}  ({mine:.0f} / {base:.0f} files/s)"
             )
             print(f"peak resident memory         {peak:.0f} MB ({before:.0f} MB before)")
-        if args.kill:
-            with tempfile.TemporaryDirectory() as home:
-                again = killed(port.value, Path(home), listed, args.folders // 2) - args.folders
-                print(f"folders listed again after a kill  {again} of {args.folders}")
         if args.scale:
             window.value = 60 / args.scale
             with tempfile.TemporaryDirectory() as home:
@@ -280,6 +295,13 @@ def main() -> None:
             minutes, least = rows / pace * args.scale / 60, args.folders / PER_MINUTE
             print(f"within 300 listings a minute {minutes:.1f} min for {rows} rows", end="")
             print(f" (least possible: {least:.1f}), {refused.value} listings refused")
+        if args.kill:
+            with tempfile.TemporaryDirectory() as home:
+                made, twice = killed(
+                    port.value, Path(home), listed, answered, args.folders // 2, args.scale
+                )
+            print(f"repeated after a kill        {made - args.folders} of {args.folders} listings,")
+            print(f"                             {twice} of them had been answered")
     finally:
         server.kill()
 

@@ -430,14 +430,14 @@ def problem(answer: Answer) -> tuple[str, str]:
 
 
 def _is_object(entry: Json) -> bool:
-    """Whether an entry of ``data`` can be spoken of. Half of a surrogate pair, which JSON can spell
-    and nobody can write, may be part of a file's id, but no folder can be asked for with it."""
+    """Whether an entry of ``data`` can be spoken of. A NUL or half of a surrogate pair, which JSON
+    can spell and nobody can write, may be part of a file's id; no folder is asked for with it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not entry["id"]:
         return False
-    return entry.get("type") != "folders" or not _HALF_PAIR.search(entry["id"])
+    return entry.get("type") != "folders" or not _UNWRITABLE.search(entry["id"])
 
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _origin(parts: object) -> tuple[str, str | None, int | None]:

@@ -1,9 +1,9 @@
 """Lists folders, as many at once as the provider's slowness calls for, and hands out their pages.
 
-Folders are taken from the end of a list the caller keeps adding to (depth first) and handed out in
-the order they were begun. While answers come promptly, one is listed after the other, so that a
-kill costs at most the one at hand; each time an answer is waited for, one more is begun ahead of
-it. Every folder holds only a few pages in memory.
+Folders are taken from the end of a list the caller keeps adding to (depth first); pages are handed
+out as they arrive, so that no answer waits for a slower one and a kill finds hardly any that is not
+stored. While answers come promptly, one folder is listed after the other; each time an answer is
+waited for, one more is begun. Only a few pages are in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ N = TypeVar("N")
 P = TypeVar("P")
 
 PAGES_AHEAD = 2
-"""Per folder: what a worker may fetch before the caller has taken it."""
+"""Per worker: what may be fetched before the caller has taken it."""
 PROMPT_SECONDS = 0.05
 _LEAVE_SECONDS = 1.0
 
@@ -29,34 +29,35 @@ class _End:
     pass
 
 
-class _Channel(Generic[P]):
-    """Pages of one folder on their way from a worker to the caller."""
+class _Arrivals(Generic[N, P]):
+    """Pages on their way from the workers to the caller, and how each folder's listing ended."""
 
-    def __init__(self) -> None:
-        self._items: deque[P | _End | Exception] = deque()
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._items: deque[tuple[N, P | _End | Exception]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = False
 
-    def put(self, item: P | _End | Exception) -> bool:
+    def put(self, node: N, item: P | _End | Exception) -> bool:
         """Waits for room; False if nobody listens any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < PAGES_AHEAD)
-            self._items.append(item)
+            self._changed.wait_for(lambda: self.closed or len(self._items) < self._room)
+            self._items.append((node, item))
             self._changed.notify_all()
-            return not self._closed
+            return not self.closed
 
-    def get(self, patience_seconds: float | None) -> P | _End | Exception | None:
-        """The next page, what ended the listing, or None if neither comes in time."""
+    def get(self, patience_seconds: float | None) -> tuple[N, P | _End | Exception] | None:
+        """What arrived first, or None if nothing comes in time."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._items), patience_seconds):
                 return None
-            item = self._items.popleft()
+            arrived = self._items.popleft()
             self._changed.notify_all()
-            return item
+            return arrived
 
     def close(self) -> None:
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
 
@@ -74,64 +75,62 @@ def walk(
         workers: how many folders are listed at once at most.
         prompt_seconds: an answer that takes longer is a reason to list more of them at once.
 
-    Yields folder and page, or folder and the refusal that ended its listing. Other errors are
-    raised where they occurred in the order.
+    Yields folder and page, or folder and the refusal that ended its listing; the pages of one
+    folder in their order, between those of others. Any other error is raised when it arrives.
     """
-    jobs: queue.SimpleQueue[tuple[N, _Channel[P]] | None] = queue.SimpleQueue()
-    begun: deque[tuple[N, _Channel[P]]] = deque()
+    jobs: queue.SimpleQueue[tuple[N] | None] = queue.SimpleQueue()
+    arrivals = _Arrivals[N, P](PAGES_AHEAD * workers + 1)
     threads: list[threading.Thread] = []
-    left = threading.Event()
+    begun = 0
     at_once = 1
 
     def work() -> None:
         while (job := jobs.get()) is not None:
-            node, channel = job
-            if left.is_set():
+            if arrivals.closed:
                 return
+            (node,) = job
+            last: _End | Exception = _End()
             try:
                 for page in pages(node):
-                    if not channel.put(page):
+                    if not arrivals.put(node, page):
                         return
-                channel.put(_End())
-            except Exception as error:  # noqa: BLE001 - raised in the caller's thread, in order
-                channel.put(error)
+            except Exception as error:  # noqa: BLE001 - raised in the caller's thread
+                last = error
+            if not arrivals.put(node, last):
+                return
 
     def begin() -> None:
-        ahead = at_once if at_once > 1 else 0  # besides the one at hand
-        while todo and len(begun) < 1 + ahead:
-            job = todo.pop(), _Channel[P]()
-            begun.append(job)
-            jobs.put(job)
-        while len(threads) < min(at_once, len(begun)):
+        nonlocal begun
+        ahead = at_once if at_once > 1 else 0  # besides the one that is being stored
+        while todo and begun < 1 + ahead:
+            begun += 1
+            jobs.put((todo.pop(),))
+        while len(threads) < min(at_once, begun):
             thread = threading.Thread(target=work, name="autodesk-listing", daemon=True)
             threads.append(thread)
             thread.start()
 
-    def take(channel: _Channel[P]) -> P | _End | Exception:
+    def take() -> tuple[N, P | _End | Exception]:
         nonlocal at_once
-        while (page := channel.get(prompt_seconds if at_once < workers else None)) is None:
+        while (arrived := arrivals.get(prompt_seconds if at_once < workers else None)) is None:
             at_once += 1
             begin()
-        return page
+        return arrived
 
     try:
         begin()
         while begun:
-            node, current = begun[0]
-            while not isinstance(page := take(current), _End):
-                begin()
-                if isinstance(page, ForbiddenError | NotFoundError):
-                    yield node, page
-                    break
-                if isinstance(page, Exception):
-                    raise page
-                yield node, page
-            begun.popleft()
+            node, page = take()
+            if isinstance(page, _End | ForbiddenError | NotFoundError):
+                begun -= 1
+            elif isinstance(page, Exception):
+                raise page
             begin()
+            if not isinstance(page, _End):
+                yield node, page
+                begin()
     finally:
-        left.set()
-        for _, channel in begun:
-            channel.close()
+        arrivals.close()
         for _ in threads:
             jobs.put(None)
         for thread in threads:
