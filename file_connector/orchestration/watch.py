@@ -37,12 +37,12 @@ def build_watch(
         with told_to_dagster():
             keep_open(context)
             suspects = silent(ids, context.instance, now())
-            if not suspects and not mirror.wanted:
-                return dg.SkipReason("no run has fallen silent")
-            with deployment.open_store() as store:
-                mirror.once(store)
-                lost = bury_the_dead(suspects, store, context.instance)
-            return dg.SkipReason(lost or f"{len(suspects)} silent run(s), all at work")
+            lost = None
+            if suspects or mirror.wanted:
+                with deployment.open_store() as store:
+                    mirror.once(store)
+                    lost = bury_the_dead(suspects, store, context.instance)
+            return dg.SkipReason(lost or "no run has lost its process")
 
     return dg.SensorDefinition(
         name=NAME,
