@@ -1,6 +1,6 @@
 """The store over Supabase's REST API: the same promises without a database password.
 
-What happens to the tables is written in ``supabase/migrations/*_rest.sql``; a commit is one call.
+What happens to the tables is written in ``supabase/migrations``; a commit is one call.
 Rows are cleaned here, by the same code as everywhere.
 """
 
