@@ -155,6 +155,20 @@ MUTANTS = [
         f"{STORE_TESTS}test_store.py -k 's41 and sqlite'",
     ),
     Mutant(
+        "a lock that some earlier run left frees a living run's endpoint",
+        STORE + "sql_store.py",
+        "elif lease.run_id == dead:",
+        "elif dead:",
+        f"{STORE_TESTS}test_store.py -k 's41 and sqlite'",
+    ),
+    Mutant(
+        "a folder that is there but not listed passes for seen",
+        DRIVE + "connector.py",
+        "sorted(missing - gone)",
+        "sorted(missing - gone - missing)",
+        "file_connector_tests/connectors/test_google_drive.py -k never_listed",
+    ),
+    Mutant(
         "a lease taken by a clock that was wrong holds, over REST",
         MET,
         "expires_at <= moment + greatest(longest",

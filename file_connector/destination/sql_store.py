@@ -388,20 +388,23 @@ class SqlStore(Transactions):
 
     # -- runs and leases -------------------------------------------------------------------------
 
-    def begin_run(self, identity: Identity, mode: Mode, run_id: str) -> None:
+    def begin_run(self, identity: Identity, mode: Mode, run_id: str, dead: str = "") -> None:
+        """As in ``Store``; ``dead`` is a run known to have died, whose lease counts no more."""
         endpoint_id = identity.endpoint_id
 
         def work(conn: Connection) -> None:
             self._lock_state(conn, endpoint_id)
             now = self._now(conn)
             lease = self._lease_of(conn, endpoint_id)
-            if lease is not None and living(lease.expires_at, now, self._lease):
+            if lease is None:
+                silent = "it ended without closing its row"
+            elif lease.run_id == dead:
+                silent = "its process died"
+            elif living(lease.expires_at, now, self._lease):
                 raise busy(lease.run_id, lease.acquired_at, lease.expires_at)
-            silent = (
-                "it ended without closing its row"
-                if lease is None
-                else f"its process stopped answering, the lease ran out at {iso(lease.expires_at)}"
-            )
+            else:
+                at = iso(lease.expires_at)
+                silent = f"its process stopped answering, the lease ran out at {at}"
             conn.execute(
                 update(sync_runs)
                 .where(sync_runs.c.endpoint_id == endpoint_id, sync_runs.c.ended_at.is_(None))

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateColumn
 
 from file_connector.destination.rows import Row
+from file_connector.destination.running import claim, release
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
     JsonValue,
@@ -34,6 +35,7 @@ from file_connector.destination.tables import (
 )
 from file_connector.destination.transactions import translating
 from file_connector.errors import ConfigurationError
+from file_connector.models import Identity, Mode, Outcome
 from file_connector.times import utc_now
 
 BUSY_SECONDS = 30.0
@@ -97,6 +99,17 @@ class SqliteStore(SqlStore):
                 conn.execute(insert(change_counter).values(id=1, value=0).on_conflict_do_nothing())
                 conn.commit()
                 return missing
+
+    def begin_run(self, identity: Identity, mode: Mode, run_id: str, dead: str = "") -> None:
+        with claim(self._path.parent / "running", identity.endpoint_id) as claimed:
+            super().begin_run(identity, mode, run_id, dead or claimed.dead)
+            claimed.keep(run_id)
+
+    def finish_run(
+        self, run_id: str, outcome: Outcome, reason: str, api_calls: int, missed: int
+    ) -> None:
+        super().finish_run(run_id, outcome, reason, api_calls, missed)
+        release(run_id)
 
     def _make_ready(self) -> None:
         self.migrate()

@@ -75,10 +75,11 @@ def test_s17_killed_at_every_step_of_a_commit(place: Place) -> None:
 
     # The next run takes the endpoint over and closes the one that died.
     later = place.open(lease_seconds=0.0)
-    with pytest.raises(BusyError):
-        later.begin_run(an_identity("step-3"), Mode.INCREMENTAL, "next")
-    with later._engine.begin() as conn:
-        conn.exec_driver_sql("delete from sync_leases")
+    if place.url is not None:  # the mock sees a death at once
+        with pytest.raises(BusyError):
+            later.begin_run(an_identity("step-3"), Mode.INCREMENTAL, "next")
+        with later._engine.begin() as conn:
+            conn.exec_driver_sql("delete from sync_leases")
     writer = Writer(later, an_identity("step-3"), "next")
     dead = later.runs("step-3")[1]
     assert (dead.outcome, dead.counts.inserted) == (Outcome.FAILED, 3)

@@ -279,6 +279,19 @@ def test_s41_one_writer_at_a_time(store: SqlStore) -> None:
     store.begin_run(an_identity(), Mode.WINDOW, "second")
 
 
+def test_s41_a_living_holder_keeps_its_endpoint_whatever_its_lock_says(place: Place) -> None:
+    """A lock of some earlier run, left by its process, says nothing about the holder."""
+    first, second = place.open(), place.open()
+    first.begin_run(an_identity(), Mode.INCREMENTAL, "first")
+    first.finish_run("first", Outcome.COMPLETE, "", 0, 0)
+    first.begin_run(an_identity(), Mode.INCREMENTAL, "holder")
+    for lock in place.home.glob("running/*"):
+        lock.unlink()
+        lock.write_text("first")
+    with pytest.raises(BusyError, match="run holder"):
+        second.begin_run(an_identity(), Mode.INCREMENTAL, "second")
+
+
 def test_s41_a_dead_holder_frees_the_endpoint_within_two_minutes(
     store: SqlStore, clock: Clock
 ) -> None:
