@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import select
+import socket
 import threading
 import time
 import traceback
@@ -12,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -559,6 +562,39 @@ def test_a_refused_token_is_told_by_the_status_alone(
     desk.sandbox.faults.add(refused, kind="drive.changes.list", times=None)
     with pytest.raises(ReconnectError):
         synced.tick()
+
+
+class Tunnel(BaseHTTPRequestHandler):
+    """A forward proxy: CONNECT, then bytes in both directions."""
+
+    def do_CONNECT(self) -> None:
+        host, port = self.path.rsplit(":", 1)
+        self.server.reached.append(self.path)  # type: ignore[attr-defined]
+        with socket.create_connection((host, int(port)), timeout=10) as far:
+            self.send_response_only(200)
+            self.end_headers()
+            ends = {self.connection: far, far: self.connection}
+            while True:
+                for end in select.select(list(ends), [], [], 10)[0]:
+                    if not (data := end.recv(65536)):
+                        return
+                    ends[end].sendall(data)
+
+
+def test_the_way_out_may_lead_through_a_proxy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tunnel) as proxy:
+        proxy.reached = []  # type: ignore[attr-defined]
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        for variable in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_port}")
+        sync = desk.sync()
+        sync.tick()
+        sync.connector.close()
+        proxy.shutdown()
+    assert proxy.reached  # type: ignore[attr-defined]
+    desk.assert_true(sync)
 
 
 def test_a_short_lived_token_is_used_more_than_once(desk: Desk) -> None:
