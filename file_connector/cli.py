@@ -170,7 +170,9 @@ def list_(deployment: Deployment, as_json: bool) -> None:
     unheard = "unknown"
     try:
         with deployment.open_store() as store:
-            statuses = {e.id: store.status(e.id) for e in catalog.endpoints}
+            for endpoint in catalog.endpoints:
+                held = store.status(endpoint.id)
+                statuses[endpoint.id] = held.taken_up() if held else None
             forecasts = {e.id: deployment.forecast(e, store) for e in catalog.endpoints}
         unheard = "new"
     except FileConnectorError as error:

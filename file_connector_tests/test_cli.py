@@ -162,6 +162,18 @@ def test_list_shows_status_and_quarantine(desk: Desk) -> None:
         assert words in result.stdout
 
 
+def test_list_believes_the_file_and_not_what_it_said_before(desk: Desk) -> None:
+    desk.source("plans").sweep_script = listing(a_file("f1"))
+    desk.run("sync", "plans")
+    with desk.deployment.open_store() as store:
+        store.mirror([])
+        held = store.status("plans")
+        assert held is not None
+        assert held.status == "removed"
+    (row,) = desk.answer("list")
+    assert row["status"] == "ok"
+
+
 def test_list_tells_of_a_connection_that_will_end(desk: Desk) -> None:
     desk.source("plans")
     assert desk.answer("list")[0]["attention"] == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -42,6 +42,13 @@ class EndpointStatus:
     retry_at: datetime | None = None
     """No scheduled attempt before this moment (back-off of a failing endpoint)."""
     message: str = ""
+
+    def taken_up(self) -> EndpointStatus:
+        """The same for an endpoint that the YAML lists in order, whatever it was before."""
+        if self.status in ("new", "ok", "failing"):
+            return self
+        doing = "failing" if self.failures else "ok" if self.last_success_at else "new"
+        return replace(self, status=doing, message=self.message if self.failures else "")
 
 
 @dataclass(frozen=True, slots=True)

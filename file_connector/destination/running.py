@@ -35,9 +35,9 @@ class Claim:
 
 
 @contextmanager
-def claim(folder: Path, endpoint_id: str) -> Iterator[Claim]:
-    """Try to lock the endpoint's file; it is let go at the end unless it was kept."""
-    claimed = _claim(folder / endpoint_id)
+def claim(path: Path) -> Iterator[Claim]:
+    """Try to lock an endpoint's file; it is let go at the end unless it was kept."""
+    claimed = _claim(path)
     try:
         yield claimed
     finally:

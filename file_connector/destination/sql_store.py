@@ -658,7 +658,4 @@ def _mirrored(listed: EndpointStatus, held: EndpointStatus | None) -> EndpointSt
     }
     if listed.status in ("quarantined", "disabled"):
         return replace(held, **told, status=listed.status, message=listed.message)
-    if held.status in _HELD:
-        return replace(held, **told)
-    doing = "failing" if held.failures else "ok" if held.last_success_at else "new"
-    return replace(held, **told, status=doing, message=held.message if held.failures else "")
+    return replace(held.taken_up(), **told)

@@ -101,7 +101,8 @@ class SqliteStore(SqlStore):
                 return missing
 
     def begin_run(self, identity: Identity, mode: Mode, run_id: str, dead: str = "") -> None:
-        with claim(self._path.parent / "running", identity.endpoint_id) as claimed:
+        lock = self._path.with_name(f"{self._path.name}-{identity.endpoint_id}.lock")
+        with claim(lock) as claimed:
             super().begin_run(identity, mode, run_id, dead or claimed.dead)
             claimed.keep(run_id)
 

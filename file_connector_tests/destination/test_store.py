@@ -285,7 +285,7 @@ def test_s41_a_living_holder_keeps_its_endpoint_whatever_its_lock_says(place: Pl
     first.begin_run(an_identity(), Mode.INCREMENTAL, "first")
     first.finish_run("first", Outcome.COMPLETE, "", 0, 0)
     first.begin_run(an_identity(), Mode.INCREMENTAL, "holder")
-    for lock in place.home.glob("running/*"):
+    for lock in place.home.glob("*.lock"):
         lock.unlink()
         lock.write_text("first")
     with pytest.raises(BusyError, match="run holder"):
