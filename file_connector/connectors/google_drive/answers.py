@@ -128,7 +128,7 @@ def error_of(
             retry_after=NOT_WITHIN_A_RUN,
         )
     if status >= 500 or status == 408:
-        return TransientError(seen, retry_after=retry_after)
+        return TransientError(seen, remedy="The next run tries again.", retry_after=retry_after)
     if status == 401:
         return ReconnectError(
             f"{seen} The access token of {account} is not accepted.",

@@ -468,4 +468,8 @@ def _is_text(value: Json) -> bool:
 
 
 def _odd(what: str) -> TransientError:
-    return TransientError(f"Drive's answer makes no sense: {what}.")
+    return TransientError(
+        f"Drive's answer makes no sense: {what}.",
+        remedy="The next run tries again. If it stays, something between us and Drive answers: "
+        "look at proxies and at GOOGLE_DRIVE_API_ENDPOINT.",
+    )
