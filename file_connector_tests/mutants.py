@@ -227,8 +227,8 @@ MUTANTS = [
     Mutant(
         "a tick launches a run into a writer beyond Dagster",
         "file_connector/orchestration/schedules.py",
-        " or other_writer(endpoint.id, store, instance)",
-        "",
+        "if writer := other_writer(endpoint.id, store, instance):",
+        "if writer := None:",
         f"{TICK_TESTS} -k s41",
     ),
     Mutant(

@@ -100,6 +100,9 @@ def evaluate(
 ) -> dg.RunRequest | dg.SkipReason:
     """What the tick at ``now`` leads to. Raises what the store raises: that is a failed tick."""
     lost = bury_the_dead(silent([endpoint.id], instance, now), store, instance)
+    # Before the provider is asked: five hundred whose answers hang cost the others their ticks.
+    if busy := in_flight(endpoint.id, instance):
+        return dg.SkipReason("; ".join(filter(None, [lost, busy])))
     died = count(endpoint, store, instance, now) if lost else None
     try:
         connector: Connector = open_connector(endpoint, store)
@@ -114,9 +117,8 @@ def evaluate(
     why = one_line(redact("; ".join([*filter(None, [lost, died]), decision.why])))
     if not decision.run:
         return dg.SkipReason(why)
-    busy = in_flight(endpoint.id, instance) or other_writer(endpoint.id, store, instance)
-    if busy is not None:
-        return dg.SkipReason(f"{busy}; this tick would have launched one: {why}")
+    if writer := other_writer(endpoint.id, store, instance):
+        return dg.SkipReason(f"{writer}; this tick would have launched one: {why}")
     log.info("endpoint '%s': %s", endpoint.id, why)
     first, last = days_to_cover(endpoint, instance, now)
     return dg.RunRequest(
