@@ -597,6 +597,29 @@ def test_the_way_out_may_lead_through_a_proxy(desk: Desk, monkeypatch: pytest.Mo
     desk.assert_true(sync)
 
 
+@pytest.mark.parametrize("field", ["id", "mimeType"])
+def test_one_item_that_stays_odd_does_not_stop_the_others(desk: Desk, field: str) -> None:
+    folder = desk.drive.add_folder("Odd", desk.root)
+    odd = desk.drive.add_file("odd.pdf", folder)
+    desk.drive.add_file("good.pdf", folder)
+
+    def drop(answer: Any) -> Any:
+        for item in answer.get("files", []):
+            if item.get("id") == odd:
+                del item[field]
+        return answer
+
+    rule = desk.sandbox.faults.add(faults.mangle(drop), kind="drive.files.list", times=None)
+    sync = desk.sync()
+    told = sync.tick()
+    assert [b.name for b in told.blind] == ["Odd"]
+    assert "good.pdf" in sync.memory.titles
+    assert "odd.pdf" not in sync.memory.titles
+    desk.sandbox.faults.remove(rule)
+    sync.tick()
+    desk.assert_true(sync)
+
+
 def test_a_short_lived_token_is_used_more_than_once(desk: Desk) -> None:
     desk.sandbox.drive_api.tokens.lifetime_seconds = 120
     sync = desk.sync()

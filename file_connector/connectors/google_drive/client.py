@@ -6,6 +6,7 @@ An answer that is not what Drive documents is an error, never an empty list.
 from __future__ import annotations
 
 import http.client
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -44,6 +45,9 @@ PAGE_SIZE = 1000
 
 LISTS_PER_MINUTE = 3000
 """Drive allows one user 325,000 units a minute; a listing costs 100, a look-up 5."""
+
+ODD_PAGE_TRIES = 3
+"""A page with an item that makes no sense is asked for so often before the rest of it counts."""
 
 READS_PER_REQUEST = 4
 """A whole request may take this many times the time-out of one read, and no longer than what is
@@ -264,11 +268,16 @@ class DriveClient:
         return self._call(answer, _checked_item)
 
     def files(self, query: Mapping[str, str], page_token: str | None = None) -> FilePage:
-        """files.list, one page. Raises PageRefusedError: list again from page one.
+        """files.list, one page. Raises PageRefusedError: list again from page one. What cannot be
+        read in a page, however often it is asked for, makes the page incomplete.
 
         Args:
             query: ``q``, and ``corpora`` and ``driveId`` if need be.
         """
+        tries = itertools.count(1)
+
+        def check(answer: Any) -> FilePage:
+            return _checked_file_page(answer, strict=next(tries) < ODD_PAGE_TRIES)
 
         def answer(drive: _Drive) -> Any:
             return drive.files.list(
@@ -281,7 +290,7 @@ class DriveClient:
             )
 
         try:
-            return self._call(answer, _checked_file_page, costly=True)
+            return self._call(answer, check, costly=True)
         except BadRequestError as error:
             if page_token and not error.location:
                 raise PageRefusedError(error.message) from None
@@ -415,13 +424,18 @@ def _checked_item(answer: Any) -> Item:
     return item
 
 
-def _checked_file_page(answer: Any) -> FilePage:
+def _checked_file_page(answer: Any, *, strict: bool) -> FilePage:
     page = _checked_object(answer)
-    return FilePage(
-        tuple(_checked_item(item) for item in _listed(page, "files")),
-        _token(page, "nextPageToken"),
-        bool(page.get("incompleteSearch")),
-    )
+    told = _listed(page, "files")
+    items = []
+    for item in told:
+        try:
+            items.append(_checked_item(item))
+        except TransientError:
+            if strict:
+                raise
+    incomplete = bool(page.get("incompleteSearch")) or len(items) < len(told)
+    return FilePage(tuple(items), _token(page, "nextPageToken"), incomplete)
 
 
 def _checked_change_page(answer: Any) -> ChangePage:
