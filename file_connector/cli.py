@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -46,11 +47,21 @@ from file_connector.errors import (
     one_line,
     redact,
 )
-from file_connector.models import Blind, GoneReason, Json, KnownFile, Mode, Outcome, RunCounts
+from file_connector.models import (
+    Blind,
+    GoneReason,
+    Json,
+    KnownFile,
+    Mode,
+    Outcome,
+    RunCounts,
+    RunReport,
+)
 from file_connector.sync.run import SyncRun
 from file_connector.times import iso
 
 PROGRESS_SECONDS = 3.0
+BUSY_POLL_SECONDS = 2.0
 
 _JSON = "file_connector.json"
 
@@ -327,9 +338,11 @@ def sync(
         _open(deployment, endpoint) as (store, connector),
         _progress(connector) as on_commit,
     ):
-        report = SyncRun(
-            endpoint.identity, connector, store, mode, window=window, on_commit=on_commit
-        ).drain()
+        report = _drained(
+            lambda: SyncRun(
+                endpoint.identity, connector, store, mode, window=window, on_commit=on_commit
+            ).drain()
+        )
     counts = report.counts
     if as_json:
         _answer(_plain(report))
@@ -343,6 +356,24 @@ def sync(
             click.echo(f"{endpoint.id}: {one_line(redact(note))}")
     if report.outcome is not Outcome.COMPLETE:
         _fail(f"endpoint '{endpoint.id}': the run is {report.outcome.value}: {report.reason}")
+
+
+def _drained(
+    drain: Callable[[], RunReport], sleep: Callable[[float], None] = time.sleep
+) -> RunReport:
+    """What a run did. The lease of another that died is waited out, two minutes at most. One that
+    lives, which shows when it renews its lease, is left to work: raises BusyError."""
+    held: BusyError | None = None
+    while True:
+        try:
+            return drain()
+        except BusyError as busy:
+            if busy.free_at is None or (held is not None and busy.free_at != held.free_at):
+                raise
+            if held is None:
+                click.echo(f"... {busy.message}; waiting for a sign of life from it", err=True)
+            held = busy
+        sleep(BUSY_POLL_SECONDS)
 
 
 def _mode(

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable
+from datetime import datetime
 
 
 class FileConnectorError(Exception):
@@ -72,7 +73,13 @@ class ThrottledError(TransientError):
 
 
 class BusyError(TransientError):
-    """Another run holds this endpoint's lease."""
+    """Another run holds this endpoint's lease.
+
+    Attributes:
+        free_at: when the lease ends if nobody renews it; None if the other run is known to live.
+    """
+
+    free_at: datetime | None = None
 
 
 class ConflictError(TransientError):

@@ -4,8 +4,8 @@ good as those SQLite itself needs on the same disk."""
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +54,10 @@ def release(run_id: str) -> None:
 
 
 def _claim(path: Path) -> Claim:
+    if sys.platform == "win32":
+        return Claim(None)
+    import fcntl
+
     file = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

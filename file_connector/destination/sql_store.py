@@ -595,10 +595,12 @@ def living(expires_at: datetime, now: datetime, taken_for: timedelta) -> bool:
 
 def busy(run_id: str, acquired_at: datetime | None, expires_at: datetime | None) -> BusyError:
     """A living run holds the endpoint."""
-    return BusyError(
+    error = BusyError(
         f"run {run_id} is writing this endpoint since {iso(acquired_at)}",
         remedy=f"It is left to finish; if it died, the endpoint is free at {iso(expires_at)}.",
     )
+    error.free_at = expires_at
+    return error
 
 
 def _fresh_state(endpoint_id: str) -> Row:

@@ -34,7 +34,7 @@ from file_connector.destination.tables import (
     metadata,
 )
 from file_connector.destination.transactions import translating
-from file_connector.errors import ConfigurationError
+from file_connector.errors import BusyError, ConfigurationError
 from file_connector.models import Identity, Mode, Outcome
 from file_connector.times import utc_now
 
@@ -103,7 +103,12 @@ class SqliteStore(SqlStore):
     def begin_run(self, identity: Identity, mode: Mode, run_id: str, dead: str = "") -> None:
         lock = self._path.with_name(f"{self._path.name}-{identity.endpoint_id}.lock")
         with claim(lock) as claimed:
-            super().begin_run(identity, mode, run_id, dead or claimed.dead)
+            try:
+                super().begin_run(identity, mode, run_id, dead or claimed.dead)
+            except BusyError as busy:
+                if claimed.file is None:
+                    busy.free_at = None
+                raise
             claimed.keep(run_id)
 
     def finish_run(

@@ -436,9 +436,9 @@ class SyncRun:
 
     def _unseen(self, pass_no: int) -> Iterator[Sequence[KnownFile]]:
         after = ""
-        while chunk := self._store.unseen(self._identity.endpoint_id, pass_no, after, CHUNK):
-            after = chunk[-1].external_id
-            yield chunk
+        while page := self._store.unseen(self._identity.endpoint_id, pass_no, after, 10 * CHUNK):
+            after = page[-1].external_id
+            yield from (page[i : i + CHUNK] for i in range(0, len(page), CHUNK))
 
     def _below_blind(self, state: SyncState) -> set[str]:
         """Ids of the folders no run could see, and of all folders known below them."""
