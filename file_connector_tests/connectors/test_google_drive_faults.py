@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
+from file_connector.connectors.base import Toolbox
 from file_connector.connectors.google_drive.answers import PageRefusedError, error_of
+from file_connector.connectors.google_drive.client import Wires
 from file_connector.errors import (
     BugError,
     ConfigurationError,
@@ -595,6 +597,13 @@ def test_the_way_out_may_lead_through_a_proxy(desk: Desk, monkeypatch: pytest.Mo
         proxy.shutdown()
     assert proxy.reached  # type: ignore[attr-defined]
     desk.assert_true(sync)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "ftp://drive/", "localhost/drive/v3/"])
+def test_an_api_endpoint_that_is_no_web_address_is_a_mistake(desk: Desk, host: str) -> None:
+    toolbox = Toolbox(environ={"GOOGLE_DRIVE_API_ENDPOINT": host})
+    with pytest.raises(ConfigurationError, match="is not a web address"):
+        Wires(desk.connector()._account, toolbox)
 
 
 @pytest.mark.parametrize("field", ["id", "mimeType"])

@@ -29,6 +29,7 @@ from file_connector.connectors.google_drive.auth import Account
 from file_connector.connectors.google_drive.mapping import CHANGE_FIELDS, FILE_FIELDS, LIST_FIELDS
 from file_connector.connectors.retry import Retrier
 from file_connector.errors import (
+    ConfigurationError,
     CursorRejectedError,
     ForbiddenError,
     NotFoundError,
@@ -401,6 +402,11 @@ class DriveClient:
 def _endpoint(text: str) -> str:
     """The operator's API host; a bare host gets Drive's path."""
     text = text.strip()
+    if text and not text.lower().startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"GOOGLE_DRIVE_API_ENDPOINT '{text}' is not a web address.",
+            remedy="Unset it, or set it to something like https://www.googleapis.com/drive/v3/.",
+        )
     if text and urlsplit(text).path in ("", "/"):
         return text.rstrip("/") + "/drive/v3/"
     return text
