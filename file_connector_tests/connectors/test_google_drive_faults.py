@@ -629,6 +629,31 @@ def test_one_item_that_stays_odd_does_not_stop_the_others(desk: Desk, field: str
     desk.assert_true(sync)
 
 
+@pytest.mark.parametrize("field", ["fileId", "mimeType"])
+def test_s22_a_change_that_stays_odd_is_left_behind_by_listing_everything(
+    desk: Desk, synced: Sync, field: str
+) -> None:
+    odd = desk.drive.add_file("odd.pdf", desk.root)
+    desk.drive.add_file("good.pdf", desk.root)
+
+    def drop(answer: Any) -> Any:
+        for item in [answer, *answer.get("changes", [])]:
+            if item.get("fileId") == odd or item.get("id") == odd:
+                item.pop(field, None)
+                item.get("file", {}).pop(field, None)
+        return answer
+
+    for kind in ("drive.changes.list", "drive.files.get"):
+        desk.sandbox.faults.add(faults.mangle(drop), kind=kind, times=None)
+    told = synced.tick()
+    assert any("re-baselined" in note for note in told.notes)
+    desk.assert_true(synced)
+    desk.drive.add_file("next.pdf", desk.root)
+    told = synced.tick()
+    assert list(told.notes) == []
+    desk.assert_true(synced)
+
+
 def test_a_short_lived_token_is_used_more_than_once(desk: Desk) -> None:
     desk.sandbox.drive_api.tokens.lifetime_seconds = 120
     sync = desk.sync()

@@ -48,7 +48,7 @@ LISTS_PER_MINUTE = 3000
 """Drive allows one user 325,000 units a minute; a listing costs 100, a look-up 5."""
 
 ODD_PAGE_TRIES = 3
-"""A page with an item that makes no sense is asked for so often before the rest of it counts."""
+"""What holds an item that makes no sense is asked for so often before that item is given up."""
 
 READS_PER_REQUEST = 4
 """A whole request may take this many times the time-out of one read, and no longer than what is
@@ -260,13 +260,24 @@ class DriveClient:
         self._retrier = Retrier(toolbox)
 
     # -- calls -----------------------------------------------------------------------------------
-    def file(self, file_id: str) -> Item:
-        """files.get. Raises NotFoundError: gone, or hidden from us."""
+    def file(self, file_id: str, *, patient: bool = True) -> Item:
+        """files.get. Raises NotFoundError: gone, or hidden from us; if not ``patient``,
+        CursorRejectedError: what makes no sense still makes none after a few tries."""
+        tries = itertools.count(1)
+
+        def check(answer: Any) -> Item:
+            told = _checked_object(answer)
+            try:
+                return _checked_item(told)
+            except TransientError as error:
+                if patient or next(tries) < ODD_PAGE_TRIES:
+                    raise
+                raise CursorRejectedError(f"a change cannot be read: {error.message}") from None
 
         def answer(drive: _Drive) -> Any:
             return drive.files.get(fileId=file_id, fields=FILE_FIELDS, supportsAllDrives=True)
 
-        return self._call(answer, _checked_item)
+        return self._call(answer, check)
 
     def files(self, query: Mapping[str, str], page_token: str | None = None) -> FilePage:
         """files.list, one page. Raises PageRefusedError: list again from page one. What cannot be
@@ -312,7 +323,12 @@ class DriveClient:
         return self._call(answer, _checked_start_token)
 
     def changes(self, token: str, drive_id: str | None) -> ChangePage:
-        """changes.list, one page. Raises CursorRejectedError: the token is refused."""
+        """changes.list, one page. Raises CursorRejectedError: the token is refused, or leads to an
+        entry that makes no sense however often it is asked for, and cannot be gone past unread."""
+        tries = itertools.count(1)
+
+        def check(answer: Any) -> ChangePage:
+            return _checked_change_page(answer, strict=next(tries) < ODD_PAGE_TRIES)
 
         def answer(drive: _Drive) -> Any:
             return drive.changes.list(
@@ -326,7 +342,7 @@ class DriveClient:
             )
 
         try:
-            page = self._call(answer, _checked_change_page, costly=True)
+            page = self._call(answer, check, costly=True)
             return replace(page, entries=tuple(map(self._readable, page.entries)))
         except (PageRefusedError, NotFoundError, ForbiddenError, BadRequestError) as error:
             if isinstance(error, BadRequestError) and error.location:
@@ -390,10 +406,11 @@ class DriveClient:
             _checked_item(entry.get("file"))
             return entry
         except TransientError:
+            file_id = str(entry["fileId"])
             try:
-                return {**entry, "file": self.file(str(entry["fileId"]))}
+                return {**entry, "file": self.file(file_id, patient=False)}
             except (NotFoundError, ForbiddenError):
-                return {"fileId": entry["fileId"], "removed": True}
+                return {"fileId": file_id, "removed": True}
 
     def _clean(self, error: Exception) -> str:
         return one_line(redact(error, self._wires.account.secrets))[:200]
@@ -444,16 +461,22 @@ def _checked_file_page(answer: Any, *, strict: bool) -> FilePage:
     return FilePage(tuple(items), _token(page, "nextPageToken"), incomplete)
 
 
-def _checked_change_page(answer: Any) -> ChangePage:
+def _checked_change_page(answer: Any, *, strict: bool) -> ChangePage:
     page = _checked_object(answer)
     entries = []
+    odd = 0
     for entry in _listed(page, "changes"):
         if isinstance(entry, dict) and entry.get("changeType") not in (None, "file", "drive"):
             continue  # about things we do not know
         about_drive = isinstance(entry, dict) and entry.get("changeType") == "drive"
-        if not isinstance(entry, dict) or not (about_drive or _is_text(entry.get("fileId"))):
-            raise _odd("a change has no fileId")
-        entries.append(entry)
+        if isinstance(entry, dict) and (about_drive or _is_text(entry.get("fileId"))):
+            entries.append(entry)
+        else:
+            odd += 1
+    if odd and (strict or not entries):
+        raise _odd("a change has no fileId")
+    if odd:
+        raise CursorRejectedError("a change cannot be read: it has no fileId.")
     next_token, new_start = _token(page, "nextPageToken"), _token(page, "newStartPageToken")
     if not next_token and not new_start:
         raise _odd("a page of changes has no token to go on")
