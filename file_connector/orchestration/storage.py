@@ -35,14 +35,19 @@ class HistoryStorage(DagsterStorage, ConfigurableClass):
     def from_config_value(  # type: ignore[override]
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage:
-        url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+        url, folder = _history()
         if not url:
-            folder = Settings.from_environ(os.environ, Path.cwd()).home / "dagster"
             with _one_at_a_time(folder):
                 return DagsterSqliteStorage.from_local(str(folder), inst_data)
         from dagster_postgres import DagsterPostgresStorage
 
         return DagsterPostgresStorage(psycopg2_url(url), inst_data=inst_data)
+
+
+def _history() -> tuple[str, Path]:
+    """Where Dagster's history is: a Postgres URL, or without one (empty) a folder."""
+    home = Settings.from_environ(os.environ, Path.cwd()).home
+    return os.environ.get(POSTGRES_VARIABLE, "").strip(), home / "dagster"
 
 
 @contextmanager
@@ -69,12 +74,13 @@ class _Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._opened: tuple[InstanceRef, dg.DagsterInstance] | None = None
+        self._opened: tuple[object, dg.DagsterInstance] | None = None
 
     def instance(self, ref: InstanceRef) -> dg.DagsterInstance:
+        wanted = ref, _history()
         with self._lock:
-            if self._opened is None or self._opened[0] != ref:
-                self._opened = ref, dg.DagsterInstance.from_ref(ref)
+            if self._opened is None or self._opened[0] != wanted:
+                self._opened = wanted, dg.DagsterInstance.from_ref(ref)
             return self._opened[1]
 
 
