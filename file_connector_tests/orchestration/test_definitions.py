@@ -162,7 +162,11 @@ endpoints:
 def test_s38_a_bad_entry_is_visible_and_the_others_load(
     house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="file_connector"):
+    loading = DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)
+    with (
+        caplog.at_level(logging.WARNING, logger="file_connector"),
+        DefinitionsLoadContext.scoped(loading),
+    ):
         defs = house.definitions(load(tmp_path, BAD))
     repository = defs.get_repository_def()
     assert [s.name for s in repository.schedule_defs] == ["plans_schedule"]
