@@ -6,7 +6,7 @@ Fit for transaction poolers: no session settings (``SET LOCAL`` only), no prepar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from secrets import token_hex
@@ -252,7 +252,7 @@ def _copy_text(rows: Sequence[Row]) -> str:
     columns say the same in every row; escaped only if something in it asks for it."""
     if not rows:
         return ""
-    columns = [_column([row[name] for row in rows], _text) for name in _COLUMNS]
+    columns = [_column([row[name] for row in rows]) for name in _COLUMNS]
     text = "".join([f"{line}\n" for line in map("\t".join, zip(*columns, strict=True))])
     plain = (len(columns) - 1) * len(rows), len(rows)
     if "\\" in text or "\r" in text or (text.count("\t"), text.count("\n")) != plain:
@@ -261,15 +261,18 @@ def _copy_text(rows: Sequence[Row]) -> str:
     return text
 
 
-def _column(values: list[Any], write: Callable[[Any], Any]) -> list[Any]:
-    """``write`` of each value; asked once if all are the same object or text."""
+def _column(values: list[Any]) -> list[str]:
+    """Values as COPY reads them. What most columns hold, one value in all rows or nothing but text,
+    is not asked about row by row."""
     first = values[0]
     if first.__class__ is not dict and values.count(first) == len(values):
-        return [write(values[0])] * len(values)
-    return [write(value) for value in values]
+        return [_text(first)] * len(values)
+    if set(map(type, values)) == {str}:
+        return values
+    return [_text(value) for value in values]
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any) -> str:
     if value.__class__ is str:
         return value
     if value is None:
