@@ -13,7 +13,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -55,13 +54,12 @@ from file_connector.models import (
     Mode,
     Outcome,
     RunCounts,
-    RunReport,
 )
 from file_connector.sync.run import SyncRun
+from file_connector.sync.turn import take_turn
 from file_connector.times import iso
 
 PROGRESS_SECONDS = 3.0
-BUSY_POLL_SECONDS = 2.0
 
 _JSON = "file_connector.json"
 
@@ -338,10 +336,11 @@ def sync(
         _open(deployment, endpoint) as (store, connector),
         _progress(connector) as on_commit,
     ):
-        report = _drained(
+        report = take_turn(
             lambda: SyncRun(
                 endpoint.identity, connector, store, mode, window=window, on_commit=on_commit
-            ).drain()
+            ).drain(),
+            _warn_busy,
         )
     counts = report.counts
     if as_json:
@@ -358,22 +357,8 @@ def sync(
         _fail(f"endpoint '{endpoint.id}': the run is {report.outcome.value}: {report.reason}")
 
 
-def _drained(
-    drain: Callable[[], RunReport], sleep: Callable[[float], None] = time.sleep
-) -> RunReport:
-    """What a run did. The lease of another that died is waited out, two minutes at most. One that
-    lives, which shows when it renews its lease, is left to work: raises BusyError."""
-    held: BusyError | None = None
-    while True:
-        try:
-            return drain()
-        except BusyError as busy:
-            if busy.free_at is None or (held is not None and busy.free_at != held.free_at):
-                raise
-            if held is None:
-                click.echo(f"... {busy.message}; waiting for a sign of life from it", err=True)
-            held = busy
-        sleep(BUSY_POLL_SECONDS)
+def _warn_busy(busy: BusyError) -> None:
+    click.echo(f"... {busy.message}; waiting for a sign of life from it", err=True)
 
 
 def _mode(

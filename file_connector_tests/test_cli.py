@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from click.testing import CliRunner, Result
 from file_connector import cli, cli_checks
 from file_connector.deployment import Deployment
 from file_connector.errors import (
-    BusyError,
     ConfigurationError,
     ForbiddenError,
     ReconnectError,
@@ -32,9 +31,6 @@ from file_connector.models import (
     Blind,
     GoneReason,
     Mode,
-    Outcome,
-    RunCounts,
-    RunReport,
     SyncState,
 )
 from file_connector.times import utc_now
@@ -598,44 +594,6 @@ def test_confirm_a_mass_disappearance(desk: Desk) -> None:
     result = desk.run("sync", "plans", "--sweep")
     assert result.exit_code == 0
     assert "100 gone" in result.stdout
-
-
-def busy(free_at: datetime | None) -> BusyError:
-    error = BusyError("run other is writing this endpoint")
-    error.free_at = free_at
-    return error
-
-
-@pytest.mark.parametrize(
-    ("free_at", "waits", "ends"),
-    [
-        ([at(3), at(3), at(3)], 3, True),
-        ([at(3), at(3), at(4)], 2, False),
-        ([None], 0, False),
-        ([], 0, True),
-    ],
-    ids=["it died", "it renewed its lease", "it is known to live", "nobody"],
-)
-def test_s41_a_dead_run_is_waited_out_and_a_living_one_is_not(
-    capsys: pytest.CaptureFixture[str], free_at: list[datetime | None], waits: int, ends: bool
-) -> None:
-    report = RunReport("run", "plans", Mode.SWEEP, Outcome.COMPLETE, RunCounts(), "", at(1), at(2))
-    answers: Iterator[BusyError | RunReport] = iter([*map(busy, free_at), report])
-    waited: list[float] = []
-
-    def drain() -> RunReport:
-        answer = next(answers)
-        if isinstance(answer, BusyError):
-            raise answer
-        return answer
-
-    if ends:
-        assert cli._drained(drain, waited.append) is report
-    else:
-        with pytest.raises(BusyError, match="run other is writing"):
-            cli._drained(drain, waited.append)
-    assert len(waited) == waits
-    assert capsys.readouterr().err.count("waiting for a sign of life") == min(waits, 1)
 
 
 def test_confirm_while_a_run_works(desk: Desk) -> None:

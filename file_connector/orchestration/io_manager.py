@@ -21,15 +21,15 @@ from file_connector.orchestration.resources import SupabaseResource, current_dep
 from file_connector.orchestration.retention import retention, thin_out
 from file_connector.orchestration.runs import COUNTED_TAG, run_id_of
 from file_connector.sync.run import SyncRun
+from file_connector.sync.turn import take_turn
 from file_connector.times import utc_now
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BUSY_PATIENCE_SECONDS = 150.0
-"""A run waits this long for another writer of its endpoint; the lease of a dead one ends sooner."""
+"""How long a run waits for a living writer of its endpoint: a command, most likely a short one."""
 
-BUSY_POLL_SECONDS = 5.0
 RUN_SECONDS = 5 * 3600.0
 """A run of a huge endpoint ends by itself, with an outcome of its own, before Dagster's
 ``max_runtime_seconds`` ends it; the next one goes on."""
@@ -104,9 +104,9 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
 
 def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunReport:
     """One run, begun as soon as the endpoint is free."""
-    give_up = time.monotonic() + BUSY_PATIENCE_SECONDS
-    while True:
-        run = SyncRun(
+
+    def drain() -> RunReport:
+        return SyncRun(
             changes.identity,
             changes.connector,
             store,
@@ -115,17 +115,18 @@ def _drain(context: dg.OutputContext, changes: ChangeSet, store: Store) -> RunRe
             time_limit_seconds=RUN_SECONDS,
             run_id=run_id_of(context.run_id, changes.identity.endpoint_id),
             on_commit=_Progress(context),
+        ).drain()
+
+    try:
+        return take_turn(
+            drain,
+            lambda busy: context.log.info(f"waiting: {busy}"),
+            patience_seconds=BUSY_PATIENCE_SECONDS,
         )
-        try:
-            return run.drain()
-        except BusyError as busy:
-            if time.monotonic() >= give_up:
-                context.step_context.instance.add_run_tags(
-                    context.run_id, {COUNTED_TAG: context.run_id}
-                )
-                raise
-            context.log.info(f"waiting: {busy}")
-        time.sleep(BUSY_POLL_SECONDS)
+    except BusyError:
+        counted = {COUNTED_TAG: context.run_id}
+        context.step_context.instance.add_run_tags(context.run_id, counted)
+        raise
 
 
 def _thin_out_history(context: dg.OutputContext, endpoint_id: str) -> None:

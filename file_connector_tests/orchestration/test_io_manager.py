@@ -18,6 +18,7 @@ from file_connector.errors import (
 )
 from file_connector.models import Batch, Blind, Json, Mode, Outcome
 from file_connector.orchestration import io_manager
+from file_connector.sync import turn
 from file_connector_tests.builders import a_file, an_identity, at
 from file_connector_tests.orchestration.conftest import House
 from file_connector_tests.sync.scripted import listing
@@ -199,7 +200,7 @@ def test_s41_a_run_waits_for_the_other_writer_and_then_says_so(
     synced: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io_manager, "BUSY_PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(io_manager, "BUSY_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(turn, "POLL_SECONDS", 0.05)
     synced.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, "the-other-one")
     failed = failure(synced.run())
     assert failed.error is not None
