@@ -914,8 +914,8 @@ MUTANTS = [
     Mutant(
         "rim: who opens a new history first is left to chance",
         RIM + "storage.py",
-        "            fcntl.flock(lock, fcntl.LOCK_EX)\n",
-        "            fcntl.flock(lock, fcntl.LOCK_UN)\n",
+        "        lock(door.fileno(), wait=True)\n",
+        "",
         "file_connector_tests/orchestration/test_instance.py -k moment",
     ),
     Mutant(

@@ -25,7 +25,7 @@ FLOORS = [
     {"destination.base"},
     {"connectors.retry"},
     {"connectors.base"},
-    {"models", "times", "deadline"},
+    {"models", "times", "deadline", "locks"},
     {"errors"},
 ]
 """From the roof down; a room may import from its own floor only within itself."""

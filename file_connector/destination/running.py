@@ -5,11 +5,12 @@ good as those SQLite itself needs on the same disk."""
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from file_connector.locks import lock
 
 _kept: dict[str, int] = {}
 """The locked file of each run of this process; a descriptor that is never closed by accident."""
@@ -54,17 +55,12 @@ def release(run_id: str) -> None:
 
 
 def _claim(path: Path) -> Claim:
-    if sys.platform == "win32":
-        return Claim(None)
-    import fcntl
-
-    file = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return Claim(file, os.pread(file, 200, 0).decode(errors="replace"))
-    except OSError:  # somebody holds it, or this file system knows no locks
-        if file is not None:
-            os.close(file)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
         return Claim(None)
+    if lock(file, wait=False):
+        return Claim(file, os.pread(file, 200, 0).decode(errors="replace"))
+    os.close(file)
+    return Claim(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from file_connector.locks import lock
 from file_connector.settings import Settings
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
@@ -55,11 +55,8 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Webserver and daemon start together; whoever comes first makes the tables, which Dagster does
     not expect to find half made."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".opening").open("w") as lock:
-        if sys.platform != "win32":
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with (folder / ".opening").open("w") as door:
+        lock(door.fileno(), wait=True)
         yield
 
 
