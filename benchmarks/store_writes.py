@@ -27,7 +27,7 @@ from file_connector.destination.base import Store
 from file_connector.destination.open import FILE_NAME, open_store
 from file_connector.destination.postgres import PostgresStore
 from file_connector.destination.rest import RestStore
-from file_connector.destination.tables import dumps, files
+from file_connector.destination.tables import FILE_COLUMNS, dumps
 from file_connector.models import Commit, FileRecord, Folder, Identity, Mode
 from file_connector.times import iso
 
@@ -44,7 +44,6 @@ BATCH = 1_000
 FILES_PER_FOLDER = 50
 IDENTITY = Identity("bench", "google_drive", "tower-42", "ana")
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
-COLUMNS = [column.name for column in files.columns]
 
 
 def records(count: int, version: int) -> list[FileRecord]:
@@ -105,13 +104,15 @@ def bare_postgres(
         "\t".join("\\N" if v is None else str(v) for v in row) + "\n"
         for row in bare_rows(found, offset)
     )
-    changes = ", ".join(f"{c} = excluded.{c}" for c in COLUMNS[2:] if c != "first_seen_at")
+    changes = ", ".join(f"{c} = excluded.{c}" for c in FILE_COLUMNS[2:] if c != "first_seen_at")
     with closing(server.connect(name)) as connection:
         connection.autocommit = False
         cursor = connection.cursor()
         began = time.perf_counter()
         cursor.execute("create temp table staging (like files) on commit drop")
-        cursor.copy_expert(f"copy staging ({', '.join(COLUMNS)}) from stdin", io.StringIO(text))
+        cursor.copy_expert(
+            f"copy staging ({', '.join(FILE_COLUMNS)}) from stdin", io.StringIO(text)
+        )
         cursor.execute(
             "insert into files select * from staging order by endpoint_id, external_id "
             f"on conflict (endpoint_id, external_id) do update set {changes}"
@@ -122,13 +123,14 @@ def bare_postgres(
 
 def bare_sqlite(path: Path, found: Sequence[FileRecord], offset: int) -> float:
     rows = list(bare_rows(found, offset))
-    changes = ", ".join(f"{c} = excluded.{c}" for c in COLUMNS[2:] if c != "first_seen_at")
+    changes = ", ".join(f"{c} = excluded.{c}" for c in FILE_COLUMNS[2:] if c != "first_seen_at")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("pragma synchronous = full")
         began = time.perf_counter()
         connection.execute("begin immediate")
         connection.executemany(
-            f"insert into files ({', '.join(COLUMNS)}) values ({', '.join('?' * len(COLUMNS))}) "
+            f"insert into files ({', '.join(FILE_COLUMNS)}) "
+            f"values ({', '.join('?' * len(FILE_COLUMNS))}) "
             f"on conflict (endpoint_id, external_id) do update set {changes}",
             rows,
         )

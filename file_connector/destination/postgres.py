@@ -34,6 +34,7 @@ from file_connector.destination.migrations import SCHEMA
 from file_connector.destination.rows import Row
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
+    FILE_COLUMNS,
     JsonValue,
     Moment,
     dumps,
@@ -165,7 +166,7 @@ class PostgresStore(SqlStore):
     def _insert_files(self, conn: Connection, rows: Iterable[Row]) -> None:
         cursor: Any = conn.connection.cursor()  # of the driver, inside our transaction
         cursor.copy_expert(
-            f"copy {SCHEMA}.{files.name} ({', '.join(_COLUMNS)}) from stdin null '{_NULL}'",
+            f"copy {SCHEMA}.{files.name} ({', '.join(FILE_COLUMNS)}) from stdin null '{_NULL}'",
             _Pieces(rows),
         )
 
@@ -229,8 +230,6 @@ def driver_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg2").difference_update_query(_NOT_FOR_LIBPQ)
 
 
-_COLUMNS = [column.name for column in files.columns]
-
 _NULL = f"null-{token_hex(4)}"
 """How null is written for COPY: no field is equal to what nobody knows."""
 
@@ -252,7 +251,7 @@ def _copy_text(rows: Sequence[Row]) -> str:
     columns say the same in every row; escaped only if something in it asks for it."""
     if not rows:
         return ""
-    columns = [_column([row[name] for row in rows]) for name in _COLUMNS]
+    columns = [_column([row[name] for row in rows]) for name in FILE_COLUMNS]
     text = "".join([f"{line}\n" for line in map("\t".join, zip(*columns, strict=True))])
     plain = (len(columns) - 1) * len(rows), len(rows)
     if "\\" in text or "\r" in text or (text.count("\t"), text.count("\n")) != plain:

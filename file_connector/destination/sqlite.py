@@ -27,6 +27,7 @@ from file_connector.destination.rows import Row
 from file_connector.destination.running import claim, release
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.tables import (
+    FILE_COLUMNS,
     JsonValue,
     Moment,
     change_counter,
@@ -153,9 +154,8 @@ def _upsert(table: Table, keep: tuple[str, ...]) -> Insert:
     return statement.on_conflict_do_update(index_elements=key, set_=changes)
 
 
-_COLUMNS = [column.name for column in files.columns]
 _INSERT_FILE = (
-    f"INSERT INTO files ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+    f"INSERT INTO files ({', '.join(FILE_COLUMNS)}) VALUES ({', '.join('?' * len(FILE_COLUMNS))})"
 )
 _BINDERS = [
     (place, bind)
@@ -163,7 +163,7 @@ _BINDERS = [
     if isinstance(column.type, (Moment, JsonValue))
     and (bind := column.type.dialect_impl(_DIALECT).bind_processor(_DIALECT))
 ]
-_values: Callable[[Row], tuple[Any, ...]] = itemgetter(*_COLUMNS)
+_values: Callable[[Row], tuple[Any, ...]] = itemgetter(*FILE_COLUMNS)
 
 
 def _bound(row: Row) -> tuple[Any, ...]:

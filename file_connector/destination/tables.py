@@ -124,6 +124,7 @@ files = Table(
     CheckConstraint(_one_of("gone_reason", GoneReason), name="files_gone_reason_check"),
     CheckConstraint("(gone_at is null) = (gone_reason is null)", name="files_gone_check"),
 )
+FILE_COLUMNS = files.columns.keys()
 Index("files_change_seq_key", files.c.change_seq, unique=True)
 Index("files_endpoint_change_seq_idx", files.c.endpoint_id, files.c.change_seq)
 Index("files_endpoint_parent_idx", files.c.endpoint_id, files.c.parent_id)

@@ -13,7 +13,7 @@ import dagster as dg
 
 from file_connector.connectors.base import Connector
 from file_connector.destination.base import Store
-from file_connector.destination.tables import files
+from file_connector.destination.tables import FILE_COLUMNS
 from file_connector.errors import BusyError, one_line, redact
 from file_connector.models import Identity, Json, Mode, Outcome, RunCounts, RunReport
 from file_connector.orchestration.failures import told_to_dagster
@@ -92,7 +92,7 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
         with told_to_dagster():
             store = self.supabase.store()
             rows = store.newest(endpoint_id, max(store.known(endpoint_id).live_count(), 1))
-        frame = pd.DataFrame.from_records(list(rows), columns=[c.name for c in files.columns])
+        frame = pd.DataFrame.from_records(list(rows), columns=FILE_COLUMNS)
         for name in _TIMES:
             frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601")
         if context.step_context.has_partitions and context.has_asset_partitions:
