@@ -253,7 +253,8 @@ def translated(error: BaseException) -> FileConnectorError:
     if isinstance(origin, OSError) and origin.errno in _BY_ERRNO:
         seen, remedy = _BY_ERRNO[origin.errno]
         return ConfigurationError(_sentence(seen, said), remedy=remedy)
-    words = str(origin).lower()
+    # Where a code tells, words do not: they may quote a row, or be those of somebody's trigger.
+    words = str(origin).lower() if state is None and not refuses_rows(error) else ""
     for phrase, kind, seen, remedy in _BY_WORDS:
         if phrase in words:
             return kind(_sentence(seen, said), remedy=remedy)
