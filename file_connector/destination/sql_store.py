@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Engine,
+    Select,
     Table,
     bindparam,
     delete,
@@ -502,9 +503,10 @@ class SqlStore(Transactions):
 
     def mirror(self, endpoints_now: Sequence[EndpointStatus]) -> None:
         listed = {e.endpoint_id: e for e in endpoints_now}
+        in_order = select(endpoints).order_by(endpoints.c.endpoint_id)
 
-        def news(conn: Connection) -> list[Row]:
-            stored = {row.endpoint_id: _status(row) for row in conn.execute(select(endpoints))}
+        def news(conn: Connection, held: Select[Any] = in_order) -> list[Row]:
+            stored = {row.endpoint_id: _status(row) for row in conn.execute(held)}
             wanted = [_mirrored(e, stored.get(e.endpoint_id)) for e in listed.values()]
             wanted += [
                 replace(e, status="removed") for e in stored.values() if e.endpoint_id not in listed
@@ -517,7 +519,8 @@ class SqlStore(Transactions):
 
         if not self._read(news):
             return
-        self._write(lambda conn: self._merge(conn, endpoints, news(conn)))
+        locked = in_order.with_for_update()  # how a run ends meanwhile is not overwritten
+        self._write(lambda conn: self._merge(conn, endpoints, news(conn, locked)))
 
     def status(self, endpoint_id: str) -> EndpointStatus | None:
         row = self._read(

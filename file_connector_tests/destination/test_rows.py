@@ -566,11 +566,12 @@ def test_no_record_costs_its_batch(store: SqlStore, place: Place) -> None:
 
 @contextmanager
 def picky(store: SqlStore, place: Place) -> Iterator[None]:
-    """Somebody put a rule of their own on ``files``: it takes no title that begins with "bad". Words
-    of theirs, or of the row, that databases say on other occasions mean nothing here."""
+    """Somebody put a rule of their own on ``files``: it takes no title that begins with "bad". Its
+    words, and those of the row, may be words that databases use on other occasions."""
     events = ("INSERT", "UPDATE")
     told = "CREATE TRIGGER picky_{0} BEFORE {0} ON files WHEN new.title LIKE 'bad%' "
-    made = [f"{told.format(what)} BEGIN SELECT RAISE(ABORT, 'no such table'); END" for what in events]
+    told += "BEGIN SELECT RAISE(ABORT, 'no such table'); END"
+    made = [told.format(what) for what in events]
     undo = [f"DROP TRIGGER picky_{what}" for what in events]
     if place.url is not None:
         made = ["alter table files add constraint picky check (title !~ '^bad')"]
@@ -590,12 +591,14 @@ def test_a_refused_row_is_left_out_with_a_reason(store: SqlStore, place: Place) 
     bad, ids = {"f02", "f07", "f09"}, {f"f{i:02}" for i in range(12)}
     with picky(store, place):
         result = writer.commit(
-            *[a_file(i, title=f"{'bad' if i in bad else 'ok'} connection refused {i}") for i in ids],
+            *[a_file(i, title=f"{'bad' if i in bad else 'ok'}: connection refused") for i in ids],
             folders=folders("a"),
             gone=[Gone("f03", DELETED)],
             moved={"cursor": "c"},
         )
-        again = writer.commit(a_file("f07", title="bad again"), a_file("f08", title="ok connection refused f08"))
+        again = writer.commit(
+            a_file("f07", title="bad again"), a_file("f08", title="ok: connection refused")
+        )
     assert (result.inserted, result.updated, result.tombstoned) == (7, 2, 1)
     assert set(result.refused) == bad
     for reason in result.refused.values():

@@ -452,3 +452,27 @@ def test_many_may_mirror_at_once(place: Place) -> None:
     ]
     assert at_once(*works) == [None] * 4
     assert len(place.query("select * from endpoints")) == 30
+
+
+def test_s44_a_failure_noted_while_the_yaml_is_mirrored_counts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = place.open(), place.open()
+    store.mirror([an_endpoint()])
+    merge = store._merge
+    noting = threading.Thread(
+        target=lambda: other.note_failure(an_identity(), at(1), "revoked", None)
+    )
+
+    def meanwhile(*args: Any, **kwargs: Any) -> None:
+        noting.start()
+        while noting.is_alive() and place.url is not None:
+            if place.query("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):
+                break
+        merge(*args, **kwargs)
+
+    monkeypatch.setattr(store, "_merge", meanwhile)
+    store.mirror([an_endpoint(name="Renamed")])
+    noting.join()
+    status = status_of(store)
+    assert (status.name, status.status, status.failures) == ("Renamed", "failing", 1)
