@@ -73,7 +73,7 @@ class ThrottledError(TransientError):
 
 
 class BusyError(TransientError):
-    """Another run holds this endpoint's lease.
+    """Another run holds this endpoint's lease. Raised by the store alone, before a run began.
 
     Attributes:
         free_at: when the lease ends if nobody renews it; None if the other run is known to live.

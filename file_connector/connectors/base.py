@@ -117,8 +117,8 @@ class TokenVault(Protocol):
     """Durable, encrypted home of rotating refresh tokens, shared by all processes."""
 
     def locked(self, key: str, patience_seconds: float = 90.0) -> AbstractContextManager[None]:
-        """Single-flight: while held, no other process refreshes the token ``key``. Raises BusyError
-        after waiting ``patience_seconds`` for another one."""
+        """Single-flight: while held, no other process refreshes the token ``key``. Raises
+        TransientError after ``patience_seconds`` of waiting for one."""
         ...
 
     def load(self, key: str) -> Mapping[str, Json] | None:

@@ -18,10 +18,10 @@ from file_connector.destination.sealing import fernet
 from file_connector.destination.sql_store import SqlStore, living
 from file_connector.destination.tables import dumps, rate_limits, token_locks, tokens
 from file_connector.errors import (
-    BusyError,
     ConfigurationError,
     ConflictError,
     ThrottledError,
+    TransientError,
 )
 from file_connector.models import Json
 
@@ -133,7 +133,7 @@ class Vault(ABC):
         waited = 0.0
         while (since := self._take(key, holder, LOCK_SECONDS)) is None:
             if waited >= patience_seconds:
-                raise BusyError(
+                raise TransientError(
                     f"another process has been renewing this sign-in for {waited:.0f} s",
                     remedy=f"If it died, the way is free within {LOCK_SECONDS:.0f} s.",
                 )

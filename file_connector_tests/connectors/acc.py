@@ -11,7 +11,7 @@ from typing import Any
 from file_connector.connectors.autodesk import AutodeskDetails
 from file_connector.connectors.autodesk.connector import AutodeskConnector
 from file_connector.connectors.base import Credentials, RateLimiter, TokenVault, Toolbox, Unlimited
-from file_connector.errors import BusyError
+from file_connector.errors import TransientError
 from file_connector.sandbox import Sandbox
 from file_connector_tests.connectors.memory import Memory, Sync
 
@@ -51,7 +51,7 @@ class DictVault:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         if not lock.acquire(timeout=patience_seconds):
-            raise BusyError(f"renewed by another process for {patience_seconds:.0f} s")
+            raise TransientError(f"renewed by another process for {patience_seconds:.0f} s")
         try:
             yield
         finally:
