@@ -10,7 +10,7 @@ import pytest
 
 from file_connector.connectors.google_drive.connector import GoogleDriveConnector
 from file_connector.errors import ConfigurationError
-from file_connector.models import Batch, GoneReason
+from file_connector.models import Batch, Folder, GoneReason
 from file_connector.sandbox import ACCOUNT, DOCUMENT, OWNER, SHORTCUT, SPREADSHEET, faults
 from file_connector_tests.connectors.gdrive import OLD, Desk, a_desk, folder_state
 from file_connector_tests.connectors.memory import Killed, Sync
@@ -757,6 +757,25 @@ def test_s37_other_tenants_of_the_account_cost_one_call(desk: Desk, synced: Sync
     assert desk.calls(since=mark) == 1
     synced.cursor = probe.cursor
     assert desk.probe(synced).why == "no change"
+
+
+def test_s37_a_neighbour_costs_one_question_of_ours_for_each_of_its_folders(
+    desk: Desk, synced: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may be far away: one question per file would outlast the tick."""
+    theirs = desk.drive.add_folder("Their folder", shared_with=[ACCOUNT])
+    desk.drive.add_files(200, theirs)
+    asked: list[str] = []
+    tell = synced.memory.folder
+
+    def folder(folder_id: str) -> Folder | None:
+        asked.append(folder_id)
+        return tell(folder_id)
+
+    monkeypatch.setattr(synced.memory, "folder", folder)
+    assert not desk.probe(synced).changed
+    assert len(asked) == len(set(asked))
+    assert theirs in asked
 
 
 def test_s37_a_busy_neighbour_costs_no_run(desk: Desk, synced: Sync) -> None:

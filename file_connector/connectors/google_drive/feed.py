@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from file_connector.connectors.base import Known
 from file_connector.connectors.google_drive.client import DriveClient, Item
@@ -340,6 +341,7 @@ def first_concern(
     latest = last_entries(entries)
     held = known.files(list(latest))
 
+    @cache
     def folder(folder_id: str | None) -> Folder | None:
         found = known.folder(folder_id) if folder_id and recursive else None
         return None if found is None or found.state.get("outside") else found
