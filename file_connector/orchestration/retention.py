@@ -7,6 +7,8 @@ Dagster prunes ticks by itself (``retention`` in ``dagster.yaml``), runs and the
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +20,10 @@ from file_connector.settings import RUN_RETENTION_VARIABLE
 
 AT_ONCE = 2000
 """Runs looked at each time; a longer past is thinned out over several days."""
+
+LONGEST_SECONDS = 30.0
+"""The same for deleting them. The run that does it has given its endpoint's lease back, and if it
+said nothing for long it would be taken for dead."""
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +43,24 @@ def retention(text: str) -> timedelta | None:
     return None
 
 
-def thin_out(endpoint_id: str, instance: dg.DagsterInstance, before: datetime) -> int:
+def thin_out(
+    endpoint_id: str,
+    instance: dg.DagsterInstance,
+    before: datetime,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> int:
     """Delete the runs this endpoint's schedule launched before a moment, with their events and what
     they printed, except the last success of every day; how many were deleted. Runs that people
     asked for stay."""
+    give_up = monotonic() + LONGEST_SECONDS
     marked: set[date] = set()
     old = instance.get_run_records(
         dg.RunsFilter(tags=launched_by_itself(endpoint_id), created_before=before), limit=AT_ONCE
     )
     deleted = 0
     for record in old:  # newest first
+        if monotonic() > give_up:
+            break
         run = record.dagster_run
         days = days_marked(run)
         if run.is_finished and days <= marked:

@@ -124,6 +124,15 @@ def test_a_run_that_failed_marks_no_day_and_goes(kept: House) -> None:
     assert failed.run_id not in ids(kept)
 
 
+def test_a_long_past_is_thinned_out_over_several_days(kept: House) -> None:
+    """A run that deletes for minutes would be taken for dead: it holds no lease any more."""
+    old = [kept.run().run_id for _ in range(3)]
+    clock = iter([0.0, 0.0, 30.0, 30.1])
+    assert thin_out("plans", kept.instance, utc_now() + LATER, lambda: next(clock)) == 1
+    assert ids(kept) == {old[0], old[2]}
+    assert thin_out("plans", kept.instance, utc_now() + LATER) == 1
+
+
 def test_the_day_last_told_is_found_whatever_a_person_did_since(kept: House) -> None:
     """A person may give a run the schedule's tag and one day, or none."""
     kept.run(days=("2026-03-01", "2026-03-05"))
