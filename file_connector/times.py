@@ -41,4 +41,4 @@ def iso(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC with microseconds and ``Z``; sorts as text in time order."""
     if moment is None:
         return None
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(timezone.utc).isoformat(timespec='microseconds')[:-6]}Z"

@@ -27,6 +27,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from file_connector.models import GoneReason, Json, Mode, Outcome
+from file_connector.times import iso
 
 
 class Moment(TypeDecorator[datetime]):
@@ -43,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
             return value
-        return f"{value.astimezone(timezone.utc).isoformat(timespec='microseconds')[:-6]}Z"
+        return iso(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:

@@ -202,6 +202,14 @@ def test_s30_whatever_is_broken_is_a_row(broken: dict[str, Any]) -> None:
     assert row.link is None
 
 
+@pytest.mark.parametrize(
+    ("told", "size"),
+    [("12", 12), (True, None), ("\u00b2", None), ("9" * 5000, None), (1e400, None)],
+)
+def test_s30_a_size_that_is_no_number_is_none(told: Any, size: int | None) -> None:
+    assert record(ITEM, changed(TIP, storageSize=told)).size_bytes == size
+
+
 def test_s29_a_deleted_tip_hides_the_item() -> None:
     tip = changed(TIP, extension={"type": "versions:autodesk.core:Deleted"}, name="0a1b-guid")
     assert item_entry(ITEM, tip, project="b.1").record is None

@@ -628,6 +628,7 @@ TIMES = [
         "2024-01-01T00:00:00.123456Z",
     ),
     (datetime(2024, 1, 1), "2024-01-01T00:00:00.000000Z"),  # noqa: DTZ001
+    (datetime(800, 12, 25, tzinfo=timezone.utc), "0800-12-25T00:00:00.000000Z"),
     (datetime(1601, 1, 1, tzinfo=timezone.utc), "1601-01-01T00:00:00.000000Z"),
     (datetime(9998, 12, 31, 23, 59, 59, 999999, timezone.utc), "9998-12-31T23:59:59.999999Z"),
     (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), None),
