@@ -112,7 +112,7 @@ _SECRET_SHAPES = (
     re.compile(
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL
     ),
-    re.compile(r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):[^@\s]*@"),
+    re.compile(r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):\S*@"),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*"),
     re.compile(r"\bya29\.[\w.-]+"),
     re.compile(r"\bsb_secret_[\w-]+"),

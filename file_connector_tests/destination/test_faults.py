@@ -29,6 +29,7 @@ from file_connector.errors import (
     ConfigurationError,
     FileConnectorError,
     TransientError,
+    redact,
 )
 from file_connector.models import Folder, Gone, GoneReason, Mode, Outcome
 from file_connector_tests.builders import NOON, a_file, an_identity, at
@@ -168,6 +169,12 @@ def test_a_password_the_driver_repeats_is_not_shown(where: str) -> None:
     )
     for word in (password, spelled):
         assert word not in str(ConfigurationError(f"could not connect with {word}"))
+
+
+def test_a_password_with_a_raw_at_sign_is_not_shown_by_half() -> None:
+    """DAGSTER_POSTGRES_URL, say, of which nobody told us that it holds a secret."""
+    said = redact("no answer from postgresql+psycopg2://u:half@other-half@db.example/x, giving up")
+    assert said == "no answer from postgresql+psycopg2://u:[redacted]@db.example/x, giving up"
 
 
 def test_a_password_may_hold_any_character(
