@@ -22,10 +22,12 @@ class Claim:
 
     Attributes:
         dead: the run that held it last, if that did not end in order.
+        alive: a living process holds it.
     """
 
     file: int | None
     dead: str = ""
+    alive: bool = False
 
     def keep(self, run_id: str) -> None:
         """The run has begun: hold the lock until ``release`` or the end of the process."""
@@ -60,7 +62,8 @@ def _claim(path: Path) -> Claim:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:
         return Claim(None)
-    if lock(file, wait=False):
+    locked = lock(file, wait=False)
+    if locked:
         return Claim(file, os.pread(file, 200, 0).decode(errors="replace"))
     os.close(file)
-    return Claim(None)
+    return Claim(None, alive=locked is False)

@@ -107,7 +107,7 @@ class SqliteStore(SqlStore):
             try:
                 super().begin_run(identity, mode, run_id, dead or claimed.dead)
             except BusyError as busy:
-                if claimed.file is None:
+                if claimed.alive:
                     busy.free_at = None
                 raise
             claimed.keep(run_id)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete
 
 from file_connector.destination.base import EndpointStatus
+from file_connector.destination.open import FILE_NAME
 from file_connector.destination.sql_store import SqlStore
+from file_connector.destination.sqlite import SqliteStore
 from file_connector.destination.tables import sync_state
 from file_connector.errors import BusyError, ConflictError, FileConnectorError
 from file_connector.models import (
@@ -290,6 +294,18 @@ def test_s41_a_living_holder_keeps_its_endpoint_whatever_its_lock_says(place: Pl
         lock.write_text("first")
     with pytest.raises(BusyError, match="run holder"):
         second.begin_run(an_identity(), Mode.INCREMENTAL, "second")
+
+
+def test_s41_where_no_file_can_be_locked_nobody_is_known_to_live(tmp_path: Path) -> None:
+    """Windows, or a file system without locks: then the lease is waited out like anywhere."""
+    (tmp_path / f"{FILE_NAME}-plans.lock").mkdir()
+    with closing(SqliteStore(tmp_path / FILE_NAME)) as store:
+        store.begin_run(an_identity(), Mode.INCREMENTAL, "holder")
+        with pytest.raises(BusyError) as busy:
+            store.begin_run(an_identity(), Mode.INCREMENTAL, "second")
+        assert busy.value.free_at is not None
+        store.finish_run("holder", Outcome.COMPLETE, "", 0, 0)
+        store.begin_run(an_identity(), Mode.INCREMENTAL, "second")
 
 
 def test_s41_a_dead_holder_frees_the_endpoint_within_two_minutes(
