@@ -292,7 +292,6 @@ class SyncRun:
                 pass_no=state.pass_no + 1,
                 pass_started_at=self._now(),
                 blind=(),
-                rescoped=state.rescoped,
             )
         else:
             self._new_account = bool(state.sweep.get("new_account"))
