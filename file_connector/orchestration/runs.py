@@ -29,7 +29,6 @@ PARTITION_TAG = "dagster/partition"
 MAX_RETRIES_TAG = "dagster/max_retries"
 _STARTING = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 _WORKING = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
-_IN_PROGRESS = (dg.DagsterRunStatus.STARTING, *_WORKING)
 _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 
 SILENCE = timedelta(seconds=90)
@@ -78,14 +77,26 @@ def launched_by_itself(endpoint_id: str) -> dict[str, str | list[str]]:
     return {ENDPOINT_TAG: endpoint_id, MODE_TAG: [Mode.INCREMENTAL.value, Mode.SWEEP.value]}
 
 
+def unfinished(instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
+    """Every run that waits or works, whoever's, newest first."""
+    statuses = [dg.DagsterRunStatus.QUEUED, *_STARTING, *_WORKING]
+    return instance.get_run_records(dg.RunsFilter(statuses=statuses))
+
+
 def silent(
-    endpoint_ids: Collection[str], instance: dg.DagsterInstance, now: datetime
+    endpoint_ids: Collection[str],
+    records: Sequence[dg.RunRecord],
+    instance: dg.DagsterInstance,
+    now: datetime,
 ) -> Sequence[dg.DagsterRun]:
-    """Runs of these endpoints that are in progress but have said nothing for a while. Without those
-    that do other people's work as well: how long that may be silent is not known here."""
+    """Those of the unfinished runs that serve these endpoints and have left the queue, but have
+    said nothing for a while. Without those that do other people's work as well: how long that may
+    be silent is not known here."""
     found = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=[*_STARTING, *_WORKING])):
+    for record in records:
         run = record.dagster_run
+        if run.status is dg.DagsterRunStatus.QUEUED:
+            continue
         if not _endpoints_of(run) & set(endpoint_ids) or not _is_ours_alone(run):
             continue
         events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
@@ -159,25 +170,17 @@ def _told(run: dg.DagsterRun, endpoint_id: str, store: Store) -> bool:
     )
 
 
-def in_flight(endpoint_id: str, instance: dg.DagsterInstance) -> str | None:
-    """What already waits or runs for this endpoint, in words; None if the way is free."""
-    for record in _running(endpoint_id, instance):
-        run = record.dagster_run
-        return f"run {run.run_id[:8]} is {run.status.value.lower()}"
-    waiting = instance.get_run_records(
-        dg.RunsFilter(statuses=_WAITING, tags={ENDPOINT_TAG: endpoint_id}), limit=1
-    )
-    if waiting:
-        return f"run {waiting[0].dagster_run.run_id[:8]} waits in the queue"
+def in_flight(endpoint_id: str, records: Sequence[dg.RunRecord]) -> str | None:
+    """Which of the unfinished runs works, or waits, for this endpoint, in words; None if the way is
+    free. A job of somebody's own may wait for its own reasons and holds up nobody."""
+    runs = [record.dagster_run for record in records]
+    for run in runs:
+        if run.status not in _WAITING and endpoint_id in _endpoints_of(run):
+            return f"run {run.run_id[:8]} is {run.status.value.lower()}"
+    for run in runs:
+        if run.tags.get(ENDPOINT_TAG) == endpoint_id:
+            return f"run {run.run_id[:8]} waits in the queue"
     return None
-
-
-def _running(endpoint_id: str, instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
-    return [
-        record
-        for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS))
-        if endpoint_id in _endpoints_of(record.dagster_run)
-    ]
 
 
 def _endpoints_of(run: dg.DagsterRun) -> set[str]:

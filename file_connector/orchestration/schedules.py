@@ -37,6 +37,7 @@ from file_connector.orchestration.runs import (
     last_day_told,
     other_writer,
     silent,
+    unfinished,
 )
 from file_connector.orchestration.storage import keep_open
 from file_connector.sync.plan import decide
@@ -99,9 +100,10 @@ def evaluate(
     now: datetime,
 ) -> dg.RunRequest | dg.SkipReason:
     """What the tick at ``now`` leads to. Raises what the store raises: that is a failed tick."""
-    lost = bury_the_dead(silent([endpoint.id], instance, now), store, instance)
+    runs = unfinished(instance)
+    lost = bury_the_dead(silent([endpoint.id], runs, instance, now), store, instance)
     # Before the provider is asked: five hundred whose answers hang cost the others their ticks.
-    if busy := in_flight(endpoint.id, instance):
+    if busy := in_flight(endpoint.id, unfinished(instance) if lost else runs):
         return dg.SkipReason("; ".join(filter(None, [lost, busy])))
     died = count(endpoint, store, instance, now) if lost else None
     try:

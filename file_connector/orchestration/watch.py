@@ -11,7 +11,7 @@ import dagster as dg
 from file_connector.deployment import Deployment
 from file_connector.endpoints.loader import Catalog
 from file_connector.orchestration.failures import told_to_dagster
-from file_connector.orchestration.runs import bury_the_dead, silent
+from file_connector.orchestration.runs import bury_the_dead, silent, unfinished
 from file_connector.orchestration.schedules import Mirror
 from file_connector.orchestration.storage import keep_open
 from file_connector.times import utc_now
@@ -36,7 +36,7 @@ def build_watch(
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         with told_to_dagster():
             keep_open(context)
-            suspects = silent(ids, context.instance, now())
+            suspects = silent(ids, unfinished(context.instance), context.instance, now())
             lost = None
             if suspects or mirror.wanted:
                 with deployment.open_store() as store:

@@ -29,6 +29,7 @@ from file_connector.orchestration.runs import (
     SILENCE,
     bury_the_dead,
     silent,
+    unfinished,
 )
 from file_connector.times import utc_now
 from file_connector_tests.builders import a_file, an_identity
@@ -304,7 +305,7 @@ def test_a_run_whose_process_vanished_returns_its_job(office: Office) -> None:
     office.a_run(request, dg.DagsterRunStatus.STARTED)
     skipped(office.empty())
     assert office.job(job)[0] == "claimed"
-    suspects = silent(["plans"], office.instance, utc_now() + SILENCE)
+    suspects = silent(["plans"], unfinished(office.instance), office.instance, utc_now() + SILENCE)
     assert bury_the_dead(suspects, office.store, office.instance)
     skipped(office.empty())
     status, attempts, error = office.job(job)
