@@ -571,7 +571,7 @@ MUTANTS = [
     Mutant(
         "ACC: a rollup is kept before its folder is stored",
         ACC + "tree.py",
-        'kept = {key: value for key, value in state.items() if key != "rollup"}',
+        'kept = {key: value for key, value in state.items() if key not in ("rollup", "tried")}',
         "kept = dict(state)",
         "file_connector_tests/connectors -k 'autodesk'",
     ),
@@ -634,9 +634,23 @@ MUTANTS = [
     Mutant(
         "ACC: a rollup is kept although a folder below was refused",
         ACC + "descent.py",
-        "        node.clean = False\n        self._release(node)\n        blind = ",
+        "        node.doubt(restless=False)\n        self._release(node)\n        blind = ",
         "        self._release(node)\n        blind = ",
         "file_connector_tests/connectors -k 'autodesk and s20'",
+    ),
+    Mutant(
+        "ACC: a folder forbidden for ever calls for a run every tick",
+        ACC + "tree.py",
+        'and (start.rollup is None or state.get("tried") != start.rollup)',
+        "",
+        "file_connector_tests/connectors/test_autodesk_engine.py -k few_runs",
+    ),
+    Mutant(
+        "ACC: what may be restless is not looked at again, because something else is forbidden",
+        ACC + "tree.py",
+        "        self.restless = self.restless or restless\n",
+        "",
+        "file_connector_tests/connectors/test_autodesk_engine.py -k few_runs",
     ),
     Mutant(
         "ACC: a sweep keeps the rollup of what it did not see",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from file_connector.connectors.autodesk import descent
 from file_connector.destination.sqlite import SqliteStore
 from file_connector.models import GoneReason, Identity, Mode, Outcome, RunReport
 from file_connector.sandbox import faults
+from file_connector.sync.plan import BLIND_TRIES, decide
 from file_connector.sync.run import BREAKER_PASSES, SyncRun
 from file_connector_tests.connectors.acc import Site, a_site
 
@@ -71,6 +74,41 @@ def test_s27b_what_the_fast_way_missed_is_counted(site: Site, store: SqliteStore
     report = run(site, store, Mode.SWEEP)
     assert report.counts.missed_by_fast_path == 2
     assert live(site, store) == set(site.truth())
+
+
+def test_s20_a_folder_forbidden_for_ever_costs_few_runs(
+    site: Site, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else changes for five hours; then something does, and then the folder opens."""
+    aps = site.sandbox.aps
+    aps.refuse(site.level)
+    now = site.sandbox.clock.now()
+    runs: list[RunReport] = []
+
+    def tick() -> bool:
+        nonlocal now
+        now = site.sandbox.clock.advance(minutes=5)
+        with closing(site.connector()) as connector:
+            if not decide(ME, connector, store, now).run:
+                return False
+            runs.append(SyncRun(ME, connector, store, now=lambda: now).drain())
+            return True
+
+    assert sum(tick() for _ in range(60)) <= BLIND_TRIES + 1 + 3, "then after 1, 2, 4 ... hours"
+    assert {run.outcome for run in runs} == {Outcome.PARTIAL}
+    new = aps.add_item("new.pdf", site.models)
+    with monkeypatch.context() as listed_within_a_second:
+        listed_within_a_second.setattr(descent, "settled", lambda *_: False)
+        assert tick()
+    assert new in live(site, store)
+    assert tick(), "who may see all has to look again, and so has he who may not"
+    assert not tick()
+    aps.unrefuse(site.level)
+    while not tick():
+        pass
+    assert runs[-1].outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+    assert not tick()
 
 
 def test_s20_a_forbidden_folder_makes_the_run_partial(site: Site, store: SqliteStore) -> None:

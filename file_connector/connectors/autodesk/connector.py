@@ -25,7 +25,7 @@ from file_connector.connectors.autodesk.spec import AutodeskDetails
 from file_connector.connectors.autodesk.start import Start, StartFinder
 from file_connector.connectors.autodesk.sweep import Sweep
 from file_connector.connectors.autodesk.transport import AUTODESK, Transport
-from file_connector.connectors.autodesk.tree import Node, changed
+from file_connector.connectors.autodesk.tree import Node, changed, worth_a_run
 from file_connector.connectors.autodesk.walk import walk
 from file_connector.connectors.base import Credentials, Known, Toolbox
 from file_connector.errors import CursorRejectedError
@@ -145,7 +145,7 @@ class AutodeskConnector:
             return Probe(True, "other start folders than before")
         for folder in start.folders:
             held = known.folder(folder.id)
-            if held is None or changed(folder, held.state):
+            if held is None or worth_a_run(folder, held.state):
                 return Probe(True, f"'{folder.name}' changed at {folder.rollup or 'unknown time'}")
         return Probe(False, "nothing changed in any start folder")
 

@@ -136,7 +136,7 @@ class Descent:
                 why = "it kept changing while it was listed"
                 blind.append(Blind(node.id, node.name, why))
             if page.unstable or not settled(node.rollup, page.served_at):
-                node.clean = False
+                node.doubt(restless=True)
             self._release(node)
         return Batch(
             records=records,
@@ -162,7 +162,7 @@ class Descent:
             if changed(entry, state):
                 state = without_rollup(state)
                 if entry.id in self._queued:
-                    node.clean = False
+                    node.doubt(restless=True)
                 else:
                     below.append(self._below(node, entry))
             self._tree.place(entry.id, node.id, entry.name, state)
@@ -178,7 +178,7 @@ class Descent:
         not found: its parent shows it in this very run."""
         if node.above is None:
             raise self._finder.explain(error)
-        node.clean = False
+        node.doubt(restless=False)
         self._release(node)
         blind = Blind(node.id, node.name, error.message)
         return Batch(folders=self._tree.take(), blind=[blind])
@@ -221,16 +221,20 @@ class Descent:
         self._release(node)
 
     def _release(self, node: Node | None) -> None:
-        """One thing less to wait for; a folder that waits for nothing may keep its rollup."""
+        """One thing less to wait for; a folder that waits for nothing may keep its rollup. A start
+        folder of which only something refused is missing remembers that."""
         while node is not None:
             node.waits_for -= 1
             if node.waits_for:
                 return
-            if not node.clean:
-                if node.above is not None:
-                    node.above.clean = False
-            elif node.rollup is not None:
-                self._tree.amend(node, with_rollup(self._tree.state(node.id), node.rollup))
+            state = self._tree.state(node.id)
+            if node.clean:
+                if node.rollup is not None:
+                    self._tree.amend(node, with_rollup(state, node.rollup))
+            elif node.above is not None:
+                node.above.doubt(restless=node.restless)
+            elif not node.restless:
+                self._tree.amend(node, {**state, "tried": node.rollup})
             node = node.above
 
     def _questions(self, roots: Sequence[str]) -> Iterator[Batch]:
@@ -288,7 +292,7 @@ class Descent:
     def _unclear(self, node: Node | None, identifier: str, name: str, places: Places) -> Blind:
         """Neither a listing nor a look tells what became of it: it stays as it is."""
         if node is not None:
-            node.clean = False
+            node.doubt(restless=False)
             self._release(node)
         why = f"it is missing from its folder's listing, and {places.unclear[identifier]}"
         return Blind(identifier, name, why)
@@ -302,7 +306,8 @@ class Descent:
         if node is None:
             return
         if found.parent_id == node.id:
-            node.clean, self.doubtful = False, True
+            node.doubt(restless=True)
+            self.doubtful = True
         if looks and found.id not in self._queued:
             self._queue([self._below(node, found)])
         self._release(node)
@@ -317,7 +322,8 @@ class Descent:
             else:
                 records.append(found)
                 if found.parent_id == node.id:
-                    node.clean, self.doubtful = False, True
+                    node.doubt(restless=True)
+                    self.doubtful = True
             self._release(node)
         unclear = [self._files.pop(i) for i in ids if i in self._files]
         blind = [self._unclear(node, f.external_id, f.title, places) for f, node in unclear]
@@ -350,7 +356,7 @@ class Descent:
         self._files.clear()
         self._folders.clear()
         for node in waiting:
-            node.clean = False
+            node.doubt(restless=True)
             self._release(node)
         return Batch(folders=self._tree.take(), blind=blind, suspect=True)
 

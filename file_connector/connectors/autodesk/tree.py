@@ -3,6 +3,8 @@
 Folder.state:
     rollup: the folder's ``lastModifiedTimeRollup`` for which its own listing and everything below
         is stored; absent while anything there is not, or not surely, stored.
+    tried: on start folders: the rollup at which the fast way stored everything but what it may not
+        see; looking once more at that is not for the probe to ask for.
     seen, pass: number of the last sweep whose listing of the parent showed the folder, and of the
         last one in which the folder's own listing was stored.
     next: the rollup that sweep saw (None: unsure); becomes ``rollup`` at its end.
@@ -29,6 +31,8 @@ class Node:
         above: the node whose rollup may be kept only after this one's; None at a start folder.
         waits_for: its own listing, the nodes below it, and questions still open.
         clean: everything in it and below was seen, and surely so.
+        restless: it is not clean, and not only because something may not be seen: worth another
+            look soon.
         pages: how many pages its listing had so far.
         shown: ids its listing showed so far, hidden ones included.
         kept: the rollup kept when it was queued.
@@ -41,9 +45,14 @@ class Node:
     above: Node | None = None
     waits_for: int = 1
     clean: bool = True
+    restless: bool = False
     pages: int = 0
     shown: set[str] = field(default_factory=set)
     kept: Json = None
+
+    def doubt(self, *, restless: bool) -> None:
+        self.clean = False
+        self.restless = self.restless or restless
 
 
 class Tree:
@@ -104,19 +113,24 @@ class Tree:
 
 def with_rollup(state: Mapping[str, Json], rollup: str) -> dict[str, Json]:
     """The state after everything in and below the folder was stored for ``rollup``."""
-    kept = {**state, "rollup": rollup}
+    kept = {**without_rollup(state), "rollup": rollup}
     return {**kept, "next": rollup} if "next" in state else kept
 
 
 def without_rollup(state: Mapping[str, Json]) -> dict[str, Json]:
     """The state while anything in or below the folder may be missing."""
-    kept = {key: value for key, value in state.items() if key != "rollup"}
+    kept = {key: value for key, value in state.items() if key not in ("rollup", "tried")}
     return {**kept, "next": None} if "next" in state else kept
 
 
 def changed(entry: FolderEntry, state: Mapping[str, Json]) -> bool:
     """Whether the folder, or anything below, may differ from what is stored."""
     return entry.rollup is None or state.get("rollup") != entry.rollup
+
+
+def worth_a_run(start: FolderEntry, state: Mapping[str, Json]) -> bool:
+    """The same for a start folder, without what was refused when the fast way looked last."""
+    return changed(start, state) and (start.rollup is None or state.get("tried") != start.rollup)
 
 
 def settled(rollup: str | None, served_at: datetime | None) -> bool:
