@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -184,9 +183,3 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class StoreFactory(Protocol):
-    """Opens a store from the operator's environment."""
-
-    def __call__(self, environ: Mapping[str, str]) -> AbstractContextManager[Store]: ...
