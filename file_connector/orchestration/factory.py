@@ -60,7 +60,7 @@ def build_asset(
         output_required=True,
     )
     def files(context: dg.AssetExecutionContext) -> ChangeSet:
-        with told_to_dagster():
+        with told_to_dagster(endpoint.id):
             store = context.resources.supabase.store()
             connectors = getattr(context.resources, connector_key)
             try:

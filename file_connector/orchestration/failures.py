@@ -15,14 +15,19 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def told_to_dagster() -> Iterator[None]:
+def told_to_dagster(endpoint_id: str | None = None) -> Iterator[None]:
     """Turns our errors into dg.Failure with what was seen and what to do, and any other error into
-    one with a redacted traceback; neither carries the original, which may quote a secret."""
+    one with a redacted traceback; neither carries the original, which may quote a secret.
+
+    Args:
+        endpoint_id: whose work it is, if it is that of one endpoint.
+    """
     try:
         yield
     except dg.Failure:
         raise
     except FileConnectorError as error:
+        error.endpoint = error.endpoint or endpoint_id
         failure = _failure(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, its text must be redacted first
         log.error("%s", redacted_traceback(type(error), error, error.__traceback__))

@@ -63,7 +63,7 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: ChangeSet) -> None:
         """Drain ``obj``; metadata on success. Raises dg.Failure, never retried by Dagster, if the
         run failed or could see only a part; what was stored before stays."""
-        with told_to_dagster():
+        with told_to_dagster(obj.identity.endpoint_id):
             try:
                 store = self.supabase.store()
                 began = time.monotonic()
@@ -89,7 +89,7 @@ class SupabaseIOManager(dg.ConfigurableIOManager):
         import pandas as pd
 
         endpoint_id = context.asset_key.path[-1]
-        with told_to_dagster():
+        with told_to_dagster(endpoint_id):
             store = self.supabase.store()
             rows = store.newest(endpoint_id, max(store.known(endpoint_id).live_count(), 1))
         frame = pd.DataFrame.from_records(list(rows), columns=FILE_COLUMNS)

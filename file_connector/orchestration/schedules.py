@@ -70,7 +70,7 @@ def build_schedule(
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if not endpoint.enabled:
             return dg.SkipReason(f"switched off in {mirror.place(endpoint)}")
-        with told_to_dagster():
+        with told_to_dagster(endpoint.id):
             keep_open(context)
             store: Store = context.resources.supabase.store()
             connectors = getattr(context.resources, connector_key)

@@ -167,6 +167,17 @@ def test_a_typed_error_becomes_one_sentence_with_its_remedy(
     assert str(told["remedy"].value).startswith(remedy)
 
 
+def test_an_error_of_the_database_names_the_endpoint_that_met_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPABASE_DB_URL", "mysql://db.example/x")
+    failed = failure(house.run())
+    assert failed.error is not None
+    assert "Failure: endpoint 'plans': SUPABASE_DB_URL begins with 'mysql://'" in (
+        failed.error.message
+    )
+
+
 def test_s44_a_missing_secret_fails_the_run_and_counts_as_failing(house: House) -> None:
     house.connectors.refuses = ConfigurationError("X is not set.", remedy="Set X.")
     failed = failure(house.run())
