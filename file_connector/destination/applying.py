@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
     Subquery,
     bindparam,
     delete,
@@ -253,7 +251,7 @@ def change_rows(
     """Set ``columns`` on the rows of ``which`` (it has ``external_id``, ``n``, and asks for the
     values ``asked``), each with its own ``change_seq``; their ids. If there is none, touches
     nothing, the counter included."""
-    many = conn.scalar(_how_many(which), asked) or 0
+    many = conn.scalar(select(func.count()).select_from(which), asked) or 0
     if not many:
         return ()
     before = reserve(conn, many) - 1
@@ -264,11 +262,6 @@ def change_rows(
         .returning(files.c.external_id),
         asked,
     ).all()
-
-
-@lru_cache
-def _how_many(which: Subquery) -> Select[Any]:
-    return select(func.count()).select_from(which)
 
 
 def reserve(conn: Connection, count: int) -> int:

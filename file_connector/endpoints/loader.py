@@ -287,20 +287,18 @@ class _Loader:
 
     def _read_broken(self, line: int, piece: str, error: DocumentError) -> None:
         """An entry that is no YAML; its name and id are read by eye, for display and to keep it."""
-        words = {
-            key: (
-                re.search(rf"^[ -]*{key}: *['\"]?(.*?)['\"]?\s*$", piece, re.MULTILINE) or [""] * 2
-            )[1]
-            for key in ("name", "id")
-        }
-        data = {key: value for key, value in words.items() if value}
+        data = {}
+        for key in ("name", "id"):
+            told = re.search(rf"^[ -]*{key}: *['\"]?(.*?)['\"]?\s*$", piece, re.MULTILINE)
+            if told and told[1]:
+                data[key] = told[1]
         problem = self._report(error.line or line, _label(data), error.message, error.remedy)
         endpoint_id = data.get("id") or slug(data.get("name", ""))
         if endpoint_id in self._claimed or slug(endpoint_id) != endpoint_id:
             endpoint_id = ""
         if endpoint_id:
             self._claimed[endpoint_id] = (line, endpoint_id)
-        name = one_line(redact(words["name"])[:200])
+        name = one_line(redact(data.get("name", ""))[:200])
         self._quarantined.append(
             Quarantined(endpoint_id or None, name, "", "", "", line, (problem,))
         )
