@@ -54,6 +54,8 @@ class Identity:
     """The endpoint type, e.g. ``google_drive``."""
     project_id: str
     user_id: str
+    name: str = ""
+    """What people call the endpoint; empty: its id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from file_connector_tests.postgres import PostgresServer, free_port, unprivileged
 
 START_SECONDS = 30.0
-SESSIONS = 3
+SESSIONS = 4
 """Fewer than a store may open, so that sessions do change hands."""
 
 

@@ -311,7 +311,8 @@ def test_preview_shows_each_file_once_and_warns_of_what_it_cannot_see(desk: Desk
 
 
 def test_sync_to_the_end(desk: Desk) -> None:
-    desk.source("plans").sweep_script = listing(a_file("f1"), a_file("f2"))
+    source = desk.source("Plans")
+    source.sweep_script = listing(a_file("f1"), a_file("f2"))
     result = desk.run("sync", "plans")
     assert result.exit_code == 0
     assert "plans: complete in" in result.stdout
@@ -323,6 +324,9 @@ def test_sync_to_the_end(desk: Desk) -> None:
         row = store.row("plans", "f1")
         assert row is not None
         assert (row["project_id"], row["user_id"]) == ("tower-42", "ana")
+        status = store.status("plans")
+        assert status is not None
+        assert status.name == "Plans", "before Dagster has mirrored the endpoints file"
 
 
 def test_sync_modes(desk: Desk) -> None:

@@ -181,4 +181,5 @@ class Endpoint(_Strict):
             source=self.endpoint_type,
             project_id=self.project_id,
             user_id=self.user_id,
+            name=self.name,
         )

@@ -214,7 +214,9 @@ def random_commit(chance: random.Random, state: SyncState, run_id: str) -> Commi
 def step(both: Both, chance: random.Random, clock: Clock, number: int) -> None:
     """Something that may happen, mostly a commit."""
     endpoint_id = chance.choice(["plans", "plans", "other"])
-    identity = an_identity(endpoint_id, user_id=chance.choice(["ana", "ben"]))
+    identity = an_identity(
+        endpoint_id, user_id=chance.choice(["ana", "ben"]), name=chance.choice(["", "N"])
+    )
     state = both.do(lambda s: s.state(endpoint_id))
     runs = both.do(lambda s: s.runs(endpoint_id, 3))
     run_id = (

@@ -455,9 +455,10 @@ def test_s44_an_episode_of_failure(store: SqlStore) -> None:
 
 def test_an_endpoint_may_run_before_it_is_mirrored(store: SqlStore) -> None:
     assert store.note_failure(an_identity(), at(1), "x", None).failures == 1
-    store.note_success(an_identity("other"), at(1))
+    store.note_success(an_identity("other", name="The others"), at(1))
     assert status_of(store).endpoint_type == "google_drive"
     assert status_of(store, "other").status == "ok"
+    assert [status_of(store, id_).name for id_ in ("plans", "other")] == ["plans", "The others"]
 
 
 def test_many_may_mirror_at_once(place: Place) -> None:
@@ -470,25 +471,24 @@ def test_many_may_mirror_at_once(place: Place) -> None:
     assert len(place.query("select * from endpoints")) == 30
 
 
-def test_s44_a_failure_noted_while_the_yaml_is_mirrored_counts(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_s44_a_failure_noted_while_the_yaml_is_mirrored_counts(place: Place) -> None:
     store, other = place.open(), place.open()
     store.mirror([an_endpoint()])
-    merge = store._merge
-    noting = threading.Thread(
-        target=lambda: other.note_failure(an_identity(), at(1), "revoked", None)
+    threads = [
+        threading.Thread(target=other.note_failure, args=(an_identity(), at(1), "revoked", None)),
+        threading.Thread(target=store.mirror, args=([an_endpoint(name="Renamed")],)),
+    ]
+    waiting = (
+        "select count(*) as n from pg_stat_activity "
+        "where wait_event_type = 'Lock' and datname = current_database()"
     )
-
-    def meanwhile(*args: Any, **kwargs: Any) -> None:
-        noting.start()
-        while noting.is_alive() and place.url is not None:
-            if place.query("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):
-                break
-        merge(*args, **kwargs)
-
-    monkeypatch.setattr(store, "_merge", meanwhile)
-    store.mirror([an_endpoint(name="Renamed")])
-    noting.join()
+    with store._engine.connect() as conn:
+        conn.exec_driver_sql("select 1 from endpoints for update" if place.url else "begin")
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            while place.url and thread.is_alive() and place.query(waiting)[0]["n"] < number:
+                pass
+    for thread in threads:
+        thread.join()
     status = status_of(store)
     assert (status.name, status.status, status.failures) == ("Renamed", "failing", 1)

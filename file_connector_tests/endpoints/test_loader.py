@@ -49,7 +49,7 @@ def test_a_full_entry(tmp_path: Path) -> None:
     assert not catalog.problems
     (endpoint,) = catalog.endpoints
     assert endpoint.name == "Tower 42 models"
-    assert endpoint.identity == Identity("tower_42", "fake", "tower-42", "42")
+    assert endpoint.identity == Identity("tower_42", "fake", "tower-42", "42", "Tower 42 models")
     assert isinstance(endpoint.details, Details)
     assert endpoint.details.file_types == ["rvt", "dwg"]
     assert endpoint.endpoint_details == {"folder_id": "root-1", "file_types": ["rvt", "dwg"]}
