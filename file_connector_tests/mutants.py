@@ -639,6 +639,27 @@ MUTANTS = [
         "file_connector_tests/connectors -k 'autodesk and s20'",
     ),
     Mutant(
+        "how a run ended is undone by who mirrors the endpoints file",
+        STORE + "sql_store.py",
+        "        locked = in_order.with_for_update()  # ",
+        "        locked = in_order  # ",
+        STORE_TESTS + "test_store.py -k 'while_the_yaml and postgres_18'",
+    ),
+    Mutant(
+        "what somebody's trigger says passes for the database's own words",
+        STORE + "failures.py",
+        "if state is None and not refuses_rows(error) else",
+        "if state is None else",
+        STORE_TESTS + "test_rows.py -k 'refused_row and sqlite'",
+    ),
+    Mutant(
+        "what a refused row holds passes for the database's own words",
+        STORE + "failures.py",
+        "if state is None and not refuses_rows(error) else",
+        "if True else",
+        STORE_TESTS + "test_rows.py -k 'refused_row and postgres_18'",
+    ),
+    Mutant(
         "ACC: a folder forbidden for ever calls for a run every tick",
         ACC + "tree.py",
         'and (start.rollup is None or state.get("tried") != start.rollup)',
