@@ -14,7 +14,7 @@ from file_connector.connectors.autodesk.api import Api, Page
 from file_connector.connectors.autodesk.connector import AutodeskConnector
 from file_connector.connectors.autodesk.mapping import folder_entry, item_entry
 from file_connector.connectors.autodesk.tree import settled
-from file_connector.connectors.autodesk.walk import walk
+from file_connector.connectors.autodesk.walk import _Arrivals, _End, walk
 from file_connector.errors import ForbiddenError, NotFoundError, TransientError
 from file_connector.models import FileRecord
 from file_connector.sandbox import faults
@@ -365,6 +365,44 @@ def test_s46_while_answers_come_promptly_a_kill_costs_one_folder() -> None:
         if len(name) == 3 or page == f"{name}y":
             stored.add(name)
     assert len(begun) == len(stored) == 14
+
+
+def test_s46_a_slow_provider_s_folders_are_under_way_until_they_are_stored() -> None:
+    """What dying costs: one folder for each worker and the one that is being stored, no more."""
+    begun: list[str] = []
+
+    def pages(name: str) -> Iterator[str]:
+        begun.append(name)
+        yield "first"
+        yield "last"
+
+    stored = 0
+    for _, page in walk([str(n) for n in range(40)], pages, 4, prompt_seconds=0.0):
+        assert len(begun) - stored <= 4 + 1
+        stored += page == "last"
+    assert stored == 40
+
+
+@pytest.mark.parametrize(("late", "slow"), [({1}, False), ({1, 6}, False), ({1, 3}, True)])
+def test_s46_a_hiccup_is_no_slowness(late: set[int], slow: bool) -> None:
+    seen: list[bool] = []
+    arrivals = _Arrivals[str, str](room=99, prompt_seconds=1.0)
+    for n in range(9):
+        arrivals.put("a", "page", seconds=1.1 if n in late else 0.1)
+        seen.append(arrivals.slow)
+    assert any(seen) == slow
+    assert not seen[-1], "it is prompt again"
+
+
+def test_the_end_of_what_is_stored_comes_before_other_pages() -> None:
+    """So that the next listing is asked for at once; but never before the folder's own pages."""
+    arrivals = _Arrivals[str, str](room=99, prompt_seconds=1.0)
+    arrivals.put("a", "a1", 0.0)
+    arrivals.put("b", "b1", 0.0)
+    assert arrivals.get() == ("a", "a1")
+    arrivals.put("b", end := _End(), 0.0)
+    arrivals.put("a", end, 0.0)
+    assert [arrivals.get() for _ in range(3)] == [("a", end), ("b", "b1"), ("b", end)]
 
 
 def test_folders_are_listed_at_the_same_time() -> None:
