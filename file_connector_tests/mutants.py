@@ -723,6 +723,27 @@ MUTANTS = [
         "file_connector_tests/connectors -k 'autodesk and s22'",
     ),
     Mutant(
+        "Autodesk: a project that moved to another hub is never found again",
+        ACC + "start.py",
+        "            return self._discover(memory, {hub: error})\n",
+        "            raise\n",
+        "file_connector_tests/connectors/test_autodesk.py -k hub",
+    ),
+    Mutant(
+        "Autodesk: where the project is now is found out by every tick",
+        ACC + "connector.py",
+        '        if start.hub != memory.get("hub"):\n',
+        "        if False:\n",
+        "file_connector_tests/connectors/test_autodesk.py -k hub",
+    ),
+    Mutant(
+        "Autodesk: one slow answer is enough to list several folders at once",
+        ACC + "walk.py",
+        "        return sum(self._late) > 1\n",
+        "        return sum(self._late) > 0\n",
+        "file_connector_tests/connectors/test_autodesk_mapping.py -k s46",
+    ),
+    Mutant(
         "Autodesk: an outage makes one folder after the other blind",
         ACC + "transport.py",
         "            if self._retrier.budget_left_seconds > MAX_BACKOFF_SECONDS:\n",

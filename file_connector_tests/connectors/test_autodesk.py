@@ -182,6 +182,65 @@ def test_the_hub_is_found_out_once(site: Site, synced: Sync) -> None:
     assert site.calls(since, "aps.hubs") == 0
 
 
+@pytest.mark.parametrize("answer", ["404", "403", "400"])
+def test_a_project_that_moved_to_another_hub_is_found_once_more(
+    site: Site, synced: Sync, answer: str
+) -> None:
+    old, new = site.hub, site.sandbox.aps.add_hub("New owner")
+    if answer == "404":
+        del site.sandbox.aps.hubs[old]
+    else:
+        gone = faults.status(int(answer), {"errors": [{"code": "BIM360DM_ERROR", "title": "no"}]})
+        site.sandbox.faults.add(gone, path=f"/hubs/{old}/projects", times=None)
+    site.sandbox.aps.projects[site.project].hub = new
+    since = site.sandbox.log.mark()
+    probe = site.connector().probe(synced.cursor, synced.memory)
+    assert probe.changed, "so that a run remembers where it is now"
+    assert new in probe.why
+    assert site.calls(since) == site.calls(since, "aps.hubs") + 2 == 3
+    synced.connector = site.connector()
+    since = site.sandbox.log.mark()
+    synced.tick()
+    synced.sweep()
+    assert site.calls(since, "aps.hubs") <= 1
+    assert sum(old in call.path for call in site.sandbox.log.calls(since=since)) == 1
+    assert rows(synced.memory) == site.truth()
+    assert not synced.memory.gone
+    for again in (lambda: site.connector().probe(synced.cursor, synced.memory), synced.tick):
+        since = site.sandbox.log.mark()
+        again()
+        assert site.calls(since) == 1
+
+
+def test_a_project_that_no_hub_holds_is_looked_for_once_and_keeps_its_rows(
+    site: Site, synced: Sync
+) -> None:
+    other = site.sandbox.aps.add_hub("Other")
+    away = faults.status(404, {"errors": [{"code": "NOT_FOUND", "title": "no such project"}]})
+    site.sandbox.faults.add(away, kind="aps.topFolders", times=None)
+    since = site.sandbox.log.mark()
+    with pytest.raises(ConfigurationError) as caught:
+        synced.tick()
+    assert site.calls(since, "aps.topFolders") == 2
+    assert site.calls(since) <= 3
+    assert site.hub in str(caught.value)
+    assert other in str(caught.value)
+    assert rows(synced.memory) == site.truth()
+    site.sandbox.faults.clear()
+    synced.tick()
+    assert rows(synced.memory) == site.truth()
+
+
+def test_a_hub_that_was_set_by_hand_is_not_replaced(site: Site) -> None:
+    wrong = site.sandbox.aps.add_hub("Wrong")
+    away = faults.status(404, {"errors": [{"code": "NOT_FOUND", "title": "no such project"}]})
+    site.sandbox.faults.add(away, path=f"/hubs/{wrong}/projects", times=None)
+    sync = site.sync({"hub_id": wrong})
+    with pytest.raises(ConfigurationError, match=f"not found in hub {wrong}.*hub_id"):
+        sync.tick()
+    assert site.calls(kind="aps.hubs") == 0
+
+
 def test_checking_many_endpoints_at_once_lists_the_hubs_once(site: Site) -> None:
     """Fifty such calls a minute is all an app has."""
     connectors = [site.connector() for _ in range(20)]
@@ -715,8 +774,8 @@ def test_a_listing_older_than_what_the_fast_way_stored_is_not_believed(
 
     synced.after_batch = interrupt
     synced.connector = site.connector(workers=2)
-    slow = faults.before(lambda: time.sleep(4 * PROMPT_SECONDS))  # so that two are listed at once
-    site.sandbox.faults.add(slow, kind="aps.contents")
+    slow = faults.before(lambda: time.sleep(12 * PROMPT_SECONDS))  # so that several are under way
+    site.sandbox.faults.add(slow, kind="aps.contents", times=1)
     synced.sweep()
     assert renamed
     assert rows(synced.memory) == site.truth()

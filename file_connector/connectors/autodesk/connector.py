@@ -141,6 +141,8 @@ class AutodeskConnector:
     def probe(self, cursor: Json, known: Known) -> Probe:
         memory = self._memory(cursor)
         start = self._finder.find(memory)
+        if start.hub != memory.get("hub"):
+            return Probe(True, f"the project is in hub {start.hub} now")
         if {f.id for f in start.folders} != set(memory.get("roots", ())):
             return Probe(True, "other start folders than before")
         for folder in start.folders:

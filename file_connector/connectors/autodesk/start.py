@@ -1,7 +1,8 @@
 """Where an endpoint's listing begins, and what it means when one may not even begin.
 
 Without ``folder_id`` that is the project's folder "Project Files", which only ``topFolders`` shows,
-which wants the hub id, which is found out once and then remembered in the cursor.
+which wants the hub id, which is found out once and then remembered in the cursor, until the project
+is no longer to be seen there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ _SYSTEM_FOLDER = re.compile(
 """Top folders in which other ACC tools keep their attachments; names vary."""
 
 
+_NOT_HERE = (RefusedError, NotFoundError, BadInputError)
+"""What a hub answers that does not hold the project, or does not show it."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Start folders as they are now.
@@ -57,7 +62,8 @@ class Start:
 
 
 class StartFinder:
-    """Finds the start folders of one endpoint in one request, or two to three the first time."""
+    """Finds the start folders of one endpoint in one request, or two to three the first time and
+    after the project moved to another hub."""
 
     def __init__(
         self, api: Api, details: AutodeskDetails, tokens: TokenSource, user_id: str | None
@@ -66,6 +72,8 @@ class StartFinder:
         self._details = details
         self._tokens = tokens
         self._user_id = user_id
+        self._hub = details.hub
+        """As given, or as found last."""
 
     def find(self, memory: Mapping[str, Json] | None) -> Start:
         """The start folders.
@@ -77,17 +85,17 @@ class StartFinder:
             ConfigurationError, ReconnectError: one cannot even begin, and why.
         """
         memory = memory or {}
-        hub = self._details.hub or memory.get("hub")
+        hub = self._hub or memory.get("hub")
         try:
             if self._details.folder_id is not None:
                 return Start(None, (self._start_folder(self._details.folder_id),))
-            if isinstance(hub, str):
-                return self._select(hub, self._api.top_folders(hub), memory)
-            return self._discover(memory)
+            start = self._of(hub, memory) if isinstance(hub, str) else self._discover(memory)
         except RefusedError as error:
             raise self.explain(error) from None
         except NotFoundError:
             raise self._no_project([str(hub)]) from None
+        self._hub = start.hub
+        return start
 
     def explain(self, error: ForbiddenError | NotFoundError) -> FileConnectorError:
         """What a 403 or 404 about the start of the listing means."""
@@ -150,20 +158,34 @@ class StartFinder:
             raise self._lost()
         return folder
 
-    def _discover(self, memory: Mapping[str, Json]) -> Start:
-        hubs = self._tokens.shared(f"hubs of {self._user_id}", HUBS_SECONDS, self._hubs)
+    def _of(self, hub: str, memory: Mapping[str, Json]) -> Start:
+        """The start folders in ``hub``; if that is only remembered and does not show the project
+        any more, in another one."""
+        try:
+            return self._select(hub, self._api.top_folders(hub), memory)
+        except _NOT_HERE as error:
+            if self._details.hub is not None:
+                raise
+            return self._discover(memory, {hub: error})
+
+    def _discover(
+        self, memory: Mapping[str, Json], asked: Mapping[str, FileConnectorError] | None = None
+    ) -> Start:
+        """The start folders in the first hub that shows the project; not in those that were asked
+        already and gave these errors."""
+        errors = dict(asked or {})
+        question = f"hubs of {self._user_id} besides {list(errors)}"
+        hubs = self._tokens.shared(question, HUBS_SECONDS, self._hubs)
         accounts = [hub["id"] for hub in hubs if _is_account(hub)] or [hub["id"] for hub in hubs]
-        refused: RefusedError | None = None
         for hub in accounts:
-            try:
-                top = self._api.top_folders(hub)
-            except RefusedError as error:
-                refused = error
-            except (NotFoundError, BadInputError):
+            if hub in errors:
                 continue
-            else:
-                return self._select(hub, top, memory)
-        raise refused or self._no_project(accounts)
+            try:
+                return self._select(hub, self._api.top_folders(hub), memory)
+            except _NOT_HERE as error:
+                errors[hub] = error
+        refused = [error for error in errors.values() if isinstance(error, RefusedError)]
+        raise refused[0] if refused else self._no_project(list(errors))
 
     def _hubs(self) -> Sequence[Mapping[str, Json]]:
         hubs, remarks = self._api.hubs()
