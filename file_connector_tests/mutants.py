@@ -69,6 +69,20 @@ MUTANTS = [
         ENGINE_TESTS,
     ),
     Mutant(
+        "passes that one outage explains agree with each other",
+        RUN,
+        "again = state.held_back > 0 and not plan.independent(",
+        "again = False and not plan.independent(",
+        f"{ENGINE_TESTS} -k s23",
+    ),
+    Mutant(
+        "a pass that does not count puts the next one off",
+        RUN,
+        "swept_at=state.swept_at if held_back and again else self._now(),",
+        "swept_at=self._now(),",
+        f"{ENGINE_TESTS} -k s23",
+    ),
+    Mutant(
         "who resumes a pass does not know that it is another account's",
         RUN,
         'self._new_account = bool(state.sweep.get("new_account"))',

@@ -12,7 +12,7 @@ from datetime import datetime, time, timedelta, timezone
 from file_connector.connectors.base import Connector
 from file_connector.destination.base import EndpointStatus, Store
 from file_connector.errors import FileConnectorError
-from file_connector.models import Identity, SyncState
+from file_connector.models import Identity, Mode, SyncState
 
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=1)
@@ -20,7 +20,7 @@ LONGEST_SWEEP_GAP = timedelta(hours=25)
 BLIND_TRIES = 3
 """What could not be seen is tried again at once so often, then after 1, 2, 4, 8 ... hours."""
 HELD_BACK_RETRY = timedelta(hours=1)
-"""After a mass disappearance the confirming passes come hourly, not daily."""
+"""After a mass disappearance the confirming passes come hourly, not daily, and count hourly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,15 @@ def next_sweep_at(endpoint_id: str, state: SyncState) -> datetime | None:
         state.swept_at.astimezone(timezone.utc).date(), time(tzinfo=timezone.utc)
     ) + timedelta(minutes=minute)
     return slot if slot > state.swept_at else slot + timedelta(days=1)
+
+
+def independent(state: SyncState, mode: Mode, now: datetime) -> bool:
+    """Whether a complete pass that ends at ``now`` says more than the one before it. Passes that
+    follow each other within minutes, because the provider rejects every cursor, may all tell of one
+    outage; a person who asks for another has looked."""
+    before = state.swept_at
+    asked_for = mode is Mode.SWEEP
+    return before is None or asked_for or abs(now - before) >= HELD_BACK_RETRY
 
 
 def sweep_due(endpoint_id: str, state: SyncState, now: datetime) -> bool:

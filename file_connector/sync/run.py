@@ -53,7 +53,8 @@ BREAKER_ROWS = 50
 BREAKER_SHARE = 0.2
 BREAKER_PASSES = 3
 """A pass that misses more than 50 rows and more than 20 % of what we hold tombstones nothing,
-until three complete passes in a row agree or an operator confirms."""
+until three complete passes in a row agree, an hour apart unless a person asks for them, or an
+operator confirms."""
 
 FRESHNESS_SECONDS = 300.0
 """During a long sweep the fast way runs in between, so that fresh changes do not wait for it."""
@@ -343,13 +344,15 @@ class SyncRun:
         blind = self._below_blind(state)
         missing = self._missing(state.pass_no, blind)
         held = self._known.live_count()
-        accepted = state.confirmed or state.held_back + 1 >= BREAKER_PASSES
+        again = state.held_back > 0 and not plan.independent(state, self._mode, self._now())
+        agreed = state.held_back + (not again)
+        accepted = state.confirmed or agreed >= BREAKER_PASSES
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
         held_back = 0
         sample = self._sample(blind) if mass else []
         looks = list(self._connector.resolve(sample, self._known)) if mass else []
         if mass and not accepted and not _are_elsewhere(sample, looks):
-            held_back = state.held_back + 1
+            held_back = agreed
             self._tally.problems.append(
                 f"mass disappearance: a complete listing lacks {missing} of {held} files; nothing "
                 f"was tombstoned (pass {held_back} of {BREAKER_PASSES}). Check the folder's "
@@ -377,7 +380,7 @@ class SyncRun:
                 self._state,
                 cursor=self._state.cursor if state.cursor is not None else listed.get("cursor"),
                 sweep=None,
-                swept_at=self._now(),
+                swept_at=state.swept_at if held_back and again else self._now(),
                 rescoped=False,
                 confirmed=False,
                 held_back=held_back,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -246,6 +247,18 @@ class TestSweep:
             assert store.known(ME.endpoint_id).live_count() == 60
         report = run(source, store, Mode.SWEEP)
         assert (report.outcome, report.counts.tombstoned) == (Outcome.COMPLETE, 60)
+
+    def test_s23_passes_that_one_outage_explains_count_once(self, store: Store) -> None:
+        """Every cursor is rejected, so everything is listed anew, and nothing is there."""
+        source = synced(store, *many(60))
+        source.sweep_script = listing()
+        minutes = (0, 5, 15, 35, 61, 66, 120, 122)
+        told = []
+        for minute in minutes:
+            source.change_scripts = [[CursorRejectedError("page token refused")]]
+            report = run(source, store, now=lambda m=minute: NOON + timedelta(minutes=m))
+            told.append((store.state(ME.endpoint_id).held_back, report.counts.tombstoned))
+        assert told == [*[(1, 0)] * 4, *[(2, 0)] * 3, (0, 60)]
 
     def test_s23_the_endpoint_stays_flagged_until_it_is_judged(self, store: Store) -> None:
         source = synced(store, *many(60))
