@@ -154,7 +154,10 @@ class Deployment:
             with _founding:
                 addresses = living.attach(self.settings.home)
         except (SandboxError, OSError) as error:
-            raise ConfigurationError(f"the sandbox cannot start: {error}.") from None
+            raise ConfigurationError(
+                f"the sandbox cannot start: {error}.",
+                remedy="FILE_CONNECTOR_HOME must be a folder that this process may write to.",
+            ) from None
         sets = {
             "google_drive": addresses.google_credentials,
             "autodesk_construction_cloud": addresses.aps_credentials,

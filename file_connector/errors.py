@@ -102,6 +102,9 @@ class NotFoundError(FileConnectorError):
 class BugError(FileConnectorError):
     """An invariant of ours does not hold."""
 
+    def __init__(self, message: str, *, remedy: str = "Please report it.") -> None:
+        super().__init__(message, remedy=remedy)
+
 
 _SECRET_SHAPES = (
     re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{6,}"),

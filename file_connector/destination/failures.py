@@ -272,10 +272,7 @@ def translated(error: BaseException) -> FileConnectorError:
     ):
         return TransientError(f"the database failed: {said}")
     kind = RefusedError if refuses_rows(error) else BugError
-    return kind(
-        f"the database refuses what we sent ({state or type(origin).__name__}): {said}",
-        remedy="Please report it.",
-    )
+    return kind(f"the database refuses what we sent ({state or type(origin).__name__}): {said}")
 
 
 def _sentence(seen: str, said: str) -> str:

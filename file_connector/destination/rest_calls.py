@@ -227,7 +227,7 @@ def _told(answer: requests.Response) -> tuple[FileConnectorError, bool]:
     if code in _PASSING or (code[:2] in _PASSING_CLASSES and len(code) == 5):
         return TransientError(f"the database could not do it now: {where}"), True
     return (
-        BugError(f"the database refuses what we sent: {where}", remedy="Please report it."),
+        BugError(f"the database refuses what we sent: {where}"),
         False,
     )
 

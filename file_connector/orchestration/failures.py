@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from file_connector.deployment import redacted_traceback
-from file_connector.errors import FileConnectorError, one_line, redact
+from file_connector.errors import FileConnectorError, TransientError, one_line, redact
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ def told_to_dagster(endpoint_id: str | None = None) -> Iterator[None]:
 
 
 def _failure(error: FileConnectorError) -> dg.Failure:
+    passes = isinstance(error, TransientError)
+    otherwise = "None needed: the next run tries again." if passes else "Mend what was seen."
     return dg.Failure(
         redact(error),
         metadata={
             "error": type(error).__name__,
             "seen": one_line(redact(error.message)),
-            "remedy": error.remedy or "None needed: the next run tries again.",
+            "remedy": error.remedy or otherwise,
         },
         allow_retries=False,
     )

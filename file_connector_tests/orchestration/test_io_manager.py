@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from file_connector.errors import (
+    BugError,
     ConfigurationError,
     ReconnectError,
     ThrottledError,
@@ -146,6 +147,7 @@ def test_s20_a_partial_run_is_no_success_but_keeps_what_it_saw(house: House) -> 
             "ReconnectError",
             "Connect it again.",
         ),
+        (BugError("a record without an id"), "BugError", "Please report it."),
         (ThrottledError("too many calls."), "ThrottledError", "None needed"),
         (TransientError("the host is dead."), "TransientError", "None needed"),
     ],

@@ -49,7 +49,7 @@ class BadRequestError(BugError):
     """400 that blames ``location`` (empty: nothing in particular)."""
 
     def __init__(self, message: str, location: str) -> None:
-        super().__init__(message, remedy="Please report it.")
+        super().__init__(message)
         self.location = location
 
 
@@ -168,7 +168,7 @@ def _forbidden(seen: str, reasons: set[str], account: str) -> FileConnectorError
             seen, remedy="Ask the Workspace administrators to allow Drive apps."
         )
     if reasons & _OURS:
-        return BugError(seen, remedy="Please report it.")
+        return BugError(seen)
     return ForbiddenError(seen)
 
 
