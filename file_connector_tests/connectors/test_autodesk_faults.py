@@ -380,7 +380,7 @@ def test_a_deleted_start_folder_is_a_configuration_error(site: Site) -> None:
     sync = site.sync({"folder_id": site.plans})
     sync.tick()
     site.sandbox.aps.delete(site.plans)
-    with pytest.raises(ConfigurationError, match="deleted, or not visible"):
+    with pytest.raises(ConfigurationError, match="deleted, in another project, or not visible"):
         sync.tick()
     assert not sync.memory.gone
 
@@ -470,6 +470,42 @@ def test_a_401_in_the_middle_is_one_new_token_and_one_more_try(site: Site) -> No
     sync.tick()
     assert rows(sync.memory) == site.truth()
     assert site.sandbox.log.count("aps.token") == 2
+
+
+@pytest.mark.parametrize("end", ["delete", "deny"])
+def test_s20_files_that_lie_elsewhere_are_no_stand_in_for_a_lost_start_folder(
+    site: Site, synced: Sync, end: str
+) -> None:
+    """Another visible top folder took its place, and all rows were marked gone."""
+    aps, held = site.sandbox.aps, site.truth()
+    aps.add_item("p.pdf", aps.add_folder("Plans", site.project))
+    getattr(aps, end)(site.files)
+    for attempt in (synced.tick, synced.sweep):
+        with pytest.raises(ConfigurationError, match=r"folder Project Files .* rows are left"):
+            attempt()
+        assert rows(synced.memory) == held
+    with pytest.raises(ConfigurationError):
+        site.connector().probe(synced.cursor, synced.memory)
+    getattr(aps, {"delete": "restore", "deny": "grant"}[end])(site.files)
+    synced.tick()
+    assert rows(synced.memory) == site.truth()
+
+
+@pytest.mark.parametrize("sweep", [True, False])
+def test_s52_an_answer_about_something_else_is_not_believed(
+    site: Site, synced: Sync, sweep: bool
+) -> None:
+    file = synced.memory.files_in(site.models)[0].external_id
+    swapped = faults.mangle(lambda p: {**p, "data": {**p["data"], "id": "urn:somebody:else"}})
+    site.sandbox.faults.add(faults.drop([file]), path=path_of(site.models), times=None)
+    site.sandbox.faults.add(swapped, path=f"/items/{file}", times=None)
+    site.sandbox.aps.add_item("bump.pdf", site.models)
+    synced.sweep() if sweep else synced.tick()
+    assert rows(synced.memory) == site.truth()
+    assert not synced.memory.gone
+    root = site.connector({"folder_id": site.plans})
+    site.sandbox.faults.add(swapped, path=f"/folders/{site.plans}", times=None)
+    assert "answered with urn:somebody:else" in str(refusal(root))
 
 
 def test_an_unknown_project_is_a_configuration_error(site: Site) -> None:

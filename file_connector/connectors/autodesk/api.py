@@ -84,14 +84,14 @@ class Api:
         what = f"folder {folder_id}"
         path = f"{self._base}/folders/{_segment(folder_id)}"
         document, _ = self._transport.get(path, FOLDER, what, many=False)
-        return mapping.folder_entry(document["data"])
+        return mapping.folder_entry(_about(folder_id, document["data"]))
 
     def item(self, item_id: str, folder_id: str | None = None) -> ItemEntry:
         """The item with its newest version."""
         what = f"item {item_id}"
         path = f"{self._base}/items/{_segment(item_id)}"
         document, _ = self._transport.get(path, ITEM, what, many=False)
-        item = document["data"]
+        item = _about(item_id, document["data"])
         tip = mapping.tips(document).get(mapping.tip_id(item) or "")
         return mapping.item_entry(item, tip, project=self.project, folder_id=folder_id)
 
@@ -166,6 +166,13 @@ class Api:
             except (ForbiddenError, NotFoundError, *UNCLEAR):
                 return item  # one sick item must not stop its endpoint
         return item
+
+
+def _about(identifier: str, found: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What was found, if it is what was asked for."""
+    if found["id"] != identifier:
+        raise UnreadableError(f"asked for {identifier}, Autodesk answered with {found['id']}.")
+    return found
 
 
 def _segment(identifier: str) -> str:

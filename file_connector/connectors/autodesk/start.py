@@ -135,7 +135,7 @@ class StartFinder:
             )
         return ConfigurationError(
             f"project {project} may not be seen by {self._tokens.description}: {error.detail}",
-            remedy=f"Add it to the project; {self._integration_advice()}",
+            remedy=f"Add it to the project. {self._integration_advice()}",
         )
 
     # -- parts -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class StartFinder:
         """The start folder does not exist (any more), or hides."""
         return ConfigurationError(
             f"the start folder {self._details.folder_id or 'Project Files'} of project "
-            f"{self._api.project} is not there: deleted, or not visible to "
+            f"{self._api.project} is not there: deleted, in another project, or not visible to "
             f"{self._tokens.description}; its rows are left as they are.",
             remedy="Restore or share the folder, or set another folder_id.",
         )
@@ -194,13 +194,16 @@ class StartFinder:
         return hubs
 
     def _select(self, hub: str, top: Sequence[FolderEntry], memory: Mapping[str, Json]) -> Start:
-        """The folder "Project Files", also once renamed; without it, all but the system's."""
+        """The folder "Project Files", also once renamed; where none was ever seen, all but the
+        system's. What was seen once and is not any more is lost: others are no stand-in for it."""
         visible = [folder for folder in top if not folder.hidden]
         chosen = [f for f in visible if f.name.strip().casefold() == PROJECT_FILES]
         if not chosen and memory.get("named"):
             chosen = [f for f in visible if f.id in memory.get("roots", ())]
         if chosen:
             return Start(hub, tuple(chosen))
+        if memory.get("named"):
+            raise self._lost()
         others = [f for f in visible if not _SYSTEM_FOLDER.match(f.name.strip())]
         if not others:
             raise ConfigurationError(
