@@ -157,8 +157,10 @@ def a_desk(**how: Any) -> Iterator[Desk]:
 
 
 @contextmanager
-def drip(stop: threading.Event) -> Iterator[str]:
-    """A Drive that sends its answers byte by byte, and never to the end. Yields its address."""
+def drip() -> Iterator[str]:
+    """A Drive that sends its answers byte by byte, for ten seconds, and never to the end. Yields
+    its address."""
+    stop = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -166,7 +168,9 @@ def drip(stop: threading.Event) -> Iterator[str]:
             self.send_header("Content-Length", "100000")
             self.end_headers()
             try:
-                while not stop.wait(0.05):
+                for _ in range(200):
+                    if stop.wait(0.05):
+                        break
                     self.wfile.write(b" ")
                     self.wfile.flush()
             except OSError:

@@ -9,8 +9,9 @@ import http.client
 import itertools
 import socket
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -53,6 +54,8 @@ ODD_PAGE_TRIES = 3
 READS_PER_REQUEST = 4
 """A whole request may take this many times the time-out of one read, and no longer than what is
 left of the run's patience, but always as long as one read: a server that drips holds nobody."""
+
+CUT_AGAIN_SECONDS = 0.5
 
 Item = Mapping[str, Json]
 """Drive's file resource."""
@@ -242,6 +245,27 @@ class _Wire:
         self._http.close()
 
 
+@contextmanager
+def _cut_after(seconds: float, wire: _Wire) -> Iterator[None]:
+    """Cut ``wire`` when the time is over, and again every so often, because it may have been
+    without a connection at that very moment."""
+    over = threading.Event()
+
+    def watch() -> None:
+        patience = seconds
+        while not over.wait(patience):
+            wire.cut()
+            patience = CUT_AGAIN_SECONDS
+
+    watchdog = threading.Thread(target=watch, name="watchdog", daemon=True)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watchdog.join()
+
+
 class DriveClient:
     """The Drive calls this connector makes.
 
@@ -374,11 +398,9 @@ class DriveClient:
         wire = self._wires.wire()
         read = self._toolbox.timeout_seconds
         limit = max(read, min(read * READS_PER_REQUEST, self._retrier.budget_left_seconds))
-        watchdog = threading.Timer(limit, wire.cut)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            return check(request(self._wires.drive()).execute(http=wire, num_retries=0))
+            with _cut_after(limit, wire):
+                return check(request(self._wires.drive()).execute(http=wire, num_retries=0))
         except TransientError:
             wire.drop()
             raise
@@ -394,8 +416,6 @@ class DriveClient:
                 f"no answer from Drive: {type(error).__name__}: {self._clean(error)}",
                 remedy="The next run tries again.",
             ) from None
-        finally:
-            watchdog.cancel()
 
     def _readable(self, entry: Mapping[str, Json]) -> Mapping[str, Json]:
         """An entry whose file cannot be read tells at least which file to look at: one odd entry
