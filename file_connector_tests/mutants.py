@@ -64,7 +64,7 @@ MUTANTS = [
     Mutant(
         "no breaker against a mass disappearance",
         RUN,
-        "if mass and not accepted and not _are_elsewhere(sample, looks):",
+        "if mass and not accepted and not self._are_elsewhere(sample, looks):",
         "if False:",
         ENGINE_TESTS,
     ),

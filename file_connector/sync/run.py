@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -341,7 +341,7 @@ class SyncRun:
         """After a complete listing: what we hold but did not see is looked into, never assumed."""
         endpoint_id, state = self._identity.endpoint_id, self._state
         listed: dict[str, Json] = state.sweep or {}
-        blind = self._below_blind(state)
+        blind = self._below(b["folder_id"] for b in state.blind)
         missing = self._missing(state.pass_no, blind)
         held = self._known.live_count()
         again = state.held_back > 0 and not plan.independent(state, self._mode, self._now())
@@ -351,7 +351,7 @@ class SyncRun:
         held_back = 0
         sample = self._sample(blind) if mass else []
         looks = list(self._connector.resolve(sample, self._known)) if mass else []
-        if mass and not accepted and not _are_elsewhere(sample, looks):
+        if mass and not accepted and not self._are_elsewhere(sample, looks):
             held_back = agreed
             self._tally.problems.append(
                 f"mass disappearance: a complete listing lacks {missing} of {held} files; nothing "
@@ -397,6 +397,16 @@ class SyncRun:
                 return seeable[:SAMPLE]
         return []
 
+    def _are_elsewhere(self, sample: Sequence[KnownFile], looks: Sequence[Batch]) -> bool:
+        """Whether the provider itself shows where a sample of what is missing is now: moved out, or
+        in the trash, by itself or with a folder above it. Then nothing is wrong with its listings.
+        """
+        gone = chain.from_iterable(batch.gone for batch in looks)
+        files = {g.external_id for g in gone if g.reason in _SHOWN_ELSEWHERE}
+        gone_folders = chain.from_iterable(batch.folders_gone for batch in looks)
+        left = self._below(g.folder_id for g in gone_folders if g.reason in _SHOWN_ELSEWHERE)
+        return bool(sample) and all(f.external_id in files or f.parent_id in left for f in sample)
+
     def _labelled(self, batch: Batch) -> Batch:
         """What a newly connected account cannot find may be there for others."""
         if not self._new_account:
@@ -421,7 +431,7 @@ class SyncRun:
             done = done or batch.done
         if not done:
             raise BugError("the connector's window ended without saying that it was done")
-        blind = self._below_blind(replace(self._state, blind=_blind_json(self._tally.blind)))
+        blind = self._below(b.folder_id for b in self._tally.blind)
         held = self._store.live_between(self._identity.endpoint_id, start, end)
         missing = [f for f in held if f.external_id not in seen and f.parent_id not in blind]
         for i in range(0, len(missing), CHUNK):
@@ -442,9 +452,9 @@ class SyncRun:
             after = page[-1].external_id
             yield from (page[i : i + CHUNK] for i in range(0, len(page), CHUNK))
 
-    def _below_blind(self, state: SyncState) -> set[str]:
-        """Ids of the folders no run could see, and of all folders known below them."""
-        stack = [b["folder_id"] for b in state.blind]
+    def _below(self, folder_ids: Iterable[str]) -> set[str]:
+        """These folders, and all known below them."""
+        stack = list(folder_ids)
         found: set[str] = set()
         while stack:
             folder_id = stack.pop()
@@ -613,13 +623,6 @@ def _common_reason(sample: Sequence[KnownFile], looks: Sequence[Batch]) -> GoneR
         reasons.update(gone.reason for gone in batch.gone)
         reasons.update(gone.reason for gone in batch.folders_gone)
     return None if alive else reasons.most_common(1)[0][0]
-
-
-def _are_elsewhere(sample: Sequence[KnownFile], looks: Sequence[Batch]) -> bool:
-    """Whether the provider itself shows where a sample of what is missing is now: moved out, or in
-    the trash. Then nothing is wrong with its listings."""
-    shown = {g.external_id for batch in looks for g in batch.gone if g.reason in _SHOWN_ELSEWHERE}
-    return bool(sample) and shown == {f.external_id for f in sample}
 
 
 def _all_gone(files: Sequence[KnownFile], reason: GoneReason) -> Batch:

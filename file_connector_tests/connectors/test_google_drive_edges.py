@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from file_connector.models import GoneReason
+from file_connector.destination.sqlite import SqliteStore
+from file_connector.models import GoneReason, Identity, Outcome, RunReport
 from file_connector.sandbox import ACCOUNT, faults
+from file_connector.sync.run import SyncRun
 from file_connector_tests.connectors.gdrive import Desk, a_desk
 
 
@@ -31,6 +35,34 @@ def test_s13_a_root_that_could_not_be_searched_completely_is_blind_not_misconfig
     desk.sandbox.faults.clear()
     assert not sync.tick().blind
     desk.assert_true(sync)
+
+
+@pytest.mark.parametrize("reason", [GoneReason.OUT_OF_SCOPE, GoneReason.TRASHED])
+def test_s03_a_large_folder_that_left_while_nobody_read_the_feed_is_believed(
+    desk: Desk, tmp_path: Path, reason: GoneReason
+) -> None:
+    """Only a complete listing lacks it, and Drive shows where the folder is now."""
+    me = Identity("plans", "google_drive", "tower-42", "ana")
+    large = desk.drive.add_folder("Large", desk.root)
+    files = desk.drive.add_files(120, desk.drive.add_folder("below", large))
+
+    with closing(SqliteStore(tmp_path / "supabase.db")) as store:
+
+        def run() -> RunReport:
+            with closing(desk.connector()) as connector:
+                return SyncRun(me, connector, store).drain()
+
+        run()
+        if reason is GoneReason.TRASHED:
+            desk.drive.trash(large)
+        else:
+            desk.drive.move(large, desk.drive.add_folder("Elsewhere", shared_with=[ACCOUNT]))
+        desk.sandbox.faults.add(faults.google_error(410, "gone"), kind="drive.changes.list")
+        report = run()
+        assert (report.outcome, report.counts.tombstoned) == (Outcome.COMPLETE, len(files))
+        assert {f.gone_reason for f in store.known(me.endpoint_id).files(files).values()} == {
+            reason
+        }
 
 
 @pytest.mark.parametrize("thing", ["file", "folder"])
