@@ -349,6 +349,7 @@ class SyncRun:
         accepted = state.confirmed or agreed >= BREAKER_PASSES
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
         held_back = 0
+        unclear: list[Blind] = []
         sample = self._sample(blind) if mass else []
         looks = list(self._connector.resolve(sample, self._known)) if mass else []
         if mass and not accepted and not self._are_elsewhere(sample, looks):
@@ -372,6 +373,7 @@ class SyncRun:
                     batches = chain(looks, self._connector.resolve(rest, self._known))
                     looks = []
                 for batch in batches:
+                    unclear.extend(batch.blind)
                     result = self._store_batch(self._labelled(batch), self._state)
                     if state.cursor is not None:
                         self._tally.swept_changes.update(result.changed_ids)
@@ -388,7 +390,8 @@ class SyncRun:
         )
         self._store.forget_seen(endpoint_id)
         self._tally.swept = True
-        self._tally.blind = [Blind(b["folder_id"], b["name"], b["why"]) for b in state.blind]
+        unseen = [Blind(b["folder_id"], b["name"], b["why"]) for b in state.blind]
+        self._tally.blind = unseen + unclear
 
     def _sample(self, blind: Collection[str]) -> Sequence[KnownFile]:
         """Some of what the pass did not see though it could have."""
@@ -436,6 +439,7 @@ class SyncRun:
         missing = [f for f in held if f.external_id not in seen and f.parent_id not in blind]
         for i in range(0, len(missing), CHUNK):
             for batch in self._connector.resolve(missing[i : i + CHUNK], self._known):
+                self._tally.blind.extend(batch.blind)
                 self._store_batch(batch, self._state)
 
     # -- parts -----------------------------------------------------------------------------------

@@ -266,3 +266,29 @@ def test_s40_another_root_and_back(site: Site, store: SqliteStore) -> None:
     run(site, store)
     assert live(site, store) == set(site.truth())
     assert run(site, store).counts.api_calls == 1
+
+
+@pytest.mark.parametrize("truth", ["there", "deleted"])
+def test_s22_a_file_that_neither_a_sweep_nor_a_look_tells_of_makes_the_run_partial(
+    site: Site, store: SqliteStore, truth: str
+) -> None:
+    """Its row stays, and the next runs look again; a green run would say that all is well."""
+    run(site, store)
+    (file,) = site.sandbox.aps.truth(site.models)
+    missing = faults.drop([file])
+    unclear = faults.status(400, {"errors": [{"title": "odd"}]})
+    site.sandbox.faults.add(missing, path=f"/folders/{site.models}/contents", times=None)
+    site.sandbox.faults.add(unclear, path=f"/items/{file}", times=None)
+    for mode in (Mode.SWEEP, Mode.INCREMENTAL):
+        report = run(site, store, mode)
+        assert report.outcome is Outcome.PARTIAL
+        assert file in report.reason
+        assert "missing from its folder's listing" in report.reason
+        assert (report.counts.tombstoned, file in live(site, store)) == (0, True)
+    site.sandbox.faults.clear()
+    if truth == "deleted":
+        with site.sandbox.aps.silent():
+            site.sandbox.aps.delete(file)
+    assert run(site, store).outcome is Outcome.COMPLETE
+    assert live(site, store) == set(site.truth())
+    assert run(site, store).counts.api_calls == 1

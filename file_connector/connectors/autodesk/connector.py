@@ -18,14 +18,14 @@ from datetime import datetime
 
 from file_connector.connectors.autodesk.api import Api, Page
 from file_connector.connectors.autodesk.auth import text_of, token_source
-from file_connector.connectors.autodesk.descent import Descent
+from file_connector.connectors.autodesk.descent import Descent, not_shown_and
 from file_connector.connectors.autodesk.mapping import ItemEntry
 from file_connector.connectors.autodesk.places import Places
 from file_connector.connectors.autodesk.spec import AutodeskDetails
 from file_connector.connectors.autodesk.start import Start, StartFinder
 from file_connector.connectors.autodesk.sweep import Sweep
 from file_connector.connectors.autodesk.transport import AUTODESK, Transport
-from file_connector.connectors.autodesk.tree import Node, changed, worth_a_run
+from file_connector.connectors.autodesk.tree import Node, Tree, changed, worth_a_run
 from file_connector.connectors.autodesk.walk import walk
 from file_connector.connectors.base import Credentials, Known, Toolbox
 from file_connector.errors import CursorRejectedError
@@ -218,7 +218,8 @@ class AutodeskConnector:
         yield Batch(done=True)
 
     def resolve(self, missing: Sequence[KnownFile], known: Known) -> Iterator[Batch]:
-        """Folders that are gone take their files with them; of the rest, each is looked at."""
+        """Folders that are gone take their files with them; of the rest, each is looked at. Where
+        that tells nothing either, the fast way is made to look again."""
         roots = self._known_roots(known)
         newest = max((f.state.get("seen", 0) for f in roots), default=0)
         places = Places(
@@ -249,7 +250,19 @@ class AutodeskConnector:
                 gone.append(Gone(file.external_id, found))
             else:
                 records.append(found)
-        yield Batch(records=records, gone=gone, folders_gone=folders_gone)
+        tree = Tree(known)
+        blind: list[Blind] = []
+        for file in rest:
+            if why := places.unclear.get(file.external_id):
+                tree.doubt(file.parent_id)
+                blind.append(Blind(file.external_id, file.title, not_shown_and(why)))
+        yield Batch(
+            records=records,
+            gone=gone,
+            folders=tree.take(),
+            folders_gone=folders_gone,
+            blind=blind,
+        )
 
     # -- small things ----------------------------------------------------------------------------
 

@@ -294,8 +294,7 @@ class Descent:
         if node is not None:
             node.doubt(restless=False)
             self._release(node)
-        why = f"it is missing from its folder's listing, and {places.unclear[identifier]}"
-        return Blind(identifier, name, why)
+        return Blind(identifier, name, not_shown_and(places.unclear[identifier]))
 
     def _found_again(self, node: Node | None, found: FolderEntry) -> None:
         """A folder that is in scope after all: moved where no listing looked, or skipped."""
@@ -367,6 +366,11 @@ class Descent:
             count += len(self._known.files_in(at))
             stack.extend(f.folder_id for f in self._known.subfolders(at))
         return count
+
+
+def not_shown_and(why: str) -> str:
+    """Why one cannot tell what became of something that is held."""
+    return f"it is missing from its folder's listing, and {why}"
 
 
 def sort_out(
