@@ -171,7 +171,9 @@ class SyncRun:
                 try:
                     self._work()
                 except _TimeUpError:
-                    self._tally.problems.append("time is up; the next run goes on from here")
+                    windowed = self._mode is Mode.WINDOW
+                    onward = "choose fewer days" if windowed else "the next run goes on from here"
+                    self._tally.problems.append(f"time is up; {onward}")
         except FileConnectorError as error:
             error.endpoint = self._identity.endpoint_id
             self._close(Outcome.FAILED, str(error), calls_before)

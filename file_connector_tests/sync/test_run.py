@@ -629,6 +629,24 @@ class TestOneWriter:
         report = run(source, store, time_limit_seconds=5, monotonic=lambda: float(next(clock)))
         assert report.outcome is Outcome.PARTIAL
         assert (report.cursor_after, live(store, "b", "c")) == ("t2", {"b"})
+        assert "the next run goes on" in report.reason
+
+    def test_a_backfill_that_takes_too_long_says_that_nobody_goes_on_with_it(
+        self, store: Store
+    ) -> None:
+        source = synced(store, a_file("a"))
+        source.window_script = [Batch(records=[a_file("b")]), Batch(done=True)]
+        clock = iter(range(0, 100_000, 10))
+        report = run(
+            source,
+            store,
+            Mode.WINDOW,
+            window=(at(0), at(23)),
+            time_limit_seconds=5,
+            monotonic=lambda: float(next(clock)),
+        )
+        assert report.outcome is Outcome.PARTIAL
+        assert "choose fewer days" in report.reason
 
 
 class TestPlumbing:

@@ -233,7 +233,7 @@ class Descent:
                     self._tree.amend(node, with_rollup(state, node.rollup))
             elif node.above is not None:
                 node.above.doubt(restless=node.restless)
-            elif not node.restless:
+            elif node.rollup is not None and not node.restless:
                 self._tree.amend(node, {**state, "tried": node.rollup})
             node = node.above
 
