@@ -127,13 +127,18 @@ def test_incomplete_credentials_are_named(
         site.connector(credentials=data)
 
 
-@pytest.mark.parametrize("name", ["client_id", "client_secret", "x_user_id"])
+@pytest.mark.parametrize("name", ["client_id", "client_secret", "refresh_token", "x_user_id"])
 @pytest.mark.parametrize("value", ["ключ", "two\nlines"])
 def test_credentials_no_header_can_carry_are_named(site: Site, name: str, value: str) -> None:
-    data = {**site.sandbox.aps_credentials(), name: value}
+    data = {"client_id": "x", "client_secret": "y", "refresh_token": "z", name: value}
     with pytest.raises(ConfigurationError, match=rf"^{name} in .*APS_CREDENTIALS__TEST") as told:
         site.connector(credentials=data)
     assert value not in str(told.value)
+
+
+def test_blanks_around_copied_credentials_do_no_harm(site: Site) -> None:
+    data = {name: f" {value}\n" for name, value in site.sandbox.aps_credentials().items()}
+    site.connector(credentials=data).check()
 
 
 @pytest.mark.parametrize("life", [None, "3599", 0, -5, True, 10**400, float("nan"), float("inf")])

@@ -611,6 +611,12 @@ def test_the_way_out_may_lead_through_a_proxy(desk: Desk, monkeypatch: pytest.Mo
     desk.assert_true(sync)
 
 
+def test_an_api_endpoint_may_be_spelled_in_capitals(desk: Desk) -> None:
+    host = desk.sandbox.environ["GOOGLE_DRIVE_API_ENDPOINT"].replace("http:", "HTTP:")
+    toolbox = desk.toolbox(environ={"GOOGLE_DRIVE_API_ENDPOINT": host})
+    desk.connector(toolbox=toolbox).check()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1:9000", "ftp://drive/", "localhost/drive/v3/"])
 def test_an_api_endpoint_that_is_no_web_address_is_a_mistake(desk: Desk, host: str) -> None:
     toolbox = Toolbox(environ={"GOOGLE_DRIVE_API_ENDPOINT": host})

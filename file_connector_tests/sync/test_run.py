@@ -386,12 +386,14 @@ class TestSweep:
             Batch(blind=[Blind("dark", "Dark", "forbidden")]),
             *listing(),
         ]
-        source.truth = {f.external_id: GoneReason.DELETED for f in many(200)}
+        source.truth = {f.external_id: GoneReason.TRASHED for f in hidden}
+        source.truth |= {f.external_id: GoneReason.DELETED for f in many(200)}
         assert store.advance(replace(store.state(ME.endpoint_id), confirmed=True))
         run(source, store, Mode.SWEEP)
         row = store.row(ME.endpoint_id, "f0001")
         assert row is not None
         assert row["gone_reason"] == "deleted"
+        assert store.known(ME.endpoint_id).live_count() == 500
 
     def test_s23_exactly_fifty_or_a_fifth_is_no_mass_disappearance(self, store: Store) -> None:
         files = many(255)
