@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum
 from itertools import islice
@@ -26,6 +26,7 @@ import click
 
 import file_connector
 from file_connector.cli_checks import Checked, check_all
+from file_connector.cli_explain import explained
 from file_connector.cli_preview import first_files
 from file_connector.connectors.base import Connector
 from file_connector.deployment import (
@@ -48,9 +49,6 @@ from file_connector.errors import (
 )
 from file_connector.models import (
     Blind,
-    GoneReason,
-    Json,
-    KnownFile,
     Mode,
     Outcome,
     RunCounts,
@@ -446,119 +444,21 @@ def explain(deployment: Deployment, endpoint_id: str, external_id: str, as_json:
     if not external_id.strip():
         raise click.UsageError("EXTERNAL_ID is empty: give the provider's id of the file.")
     with deployment.open_store() as store:
-        row = store.row(endpoint.id, external_id)
-        folder = store.known(endpoint.id).folder(external_id)
-        if row is None and folder is not None:
-            asked = _Asked("folder", "")
-            sentences = [
-                f"'{folder.name}' is a folder of this endpoint: only the files in it have rows."
-            ]
-        else:
-            asked = _ask_provider(deployment, endpoint, store, external_id)
-            sentences = [_about_row(row, external_id), asked.sentence]
-        if asked.reason is GoneReason.OUT_OF_SCOPE:
-            sentences += _about_filters(deployment, endpoint, store, external_id)
-        first_listing = store.state(endpoint.id).cursor is None
-    if row is None and asked.provider == "shown":
-        sentences.append(
-            "The first complete listing has not ended yet; it will be stored."
-            if first_listing
-            else "It will be stored by the next run or sweep."
-        )
-    if row is not None and row.get("gone_reason") is None and asked.provider == "gone":
-        sentences.append("The next run or sweep will mark it gone.")
+        found = explained(deployment, endpoint, store, external_id)
     if as_json:
         _answer(
             {
                 "endpoint_id": endpoint.id,
                 "external_id": external_id,
-                "row": _plain(row),
-                "provider": asked.provider,
-                "sentences": sentences,
+                **_plain(found),
             }
         )
         return
-    for sentence in sentences:
+    for sentence in found.sentences:
         click.echo(one_line(redact(sentence)))
-    for column, value in (row or {}).items():
+    for column, value in (found.row or {}).items():
         if column != "raw" and value is not None:
-            click.echo(f"  {column}: {one_line(str(_plain(value)))}")
-
-
-def _about_row(row: Mapping[str, Json] | None, external_id: str) -> str:
-    if row is None:
-        return f"'{external_id}' has no row: no run has ever seen it in this endpoint's scope."
-    since = _plain(row.get("first_seen_at"))
-    if row.get("gone_reason"):
-        why = _GONE.get(str(_plain(row["gone_reason"])), str(_plain(row["gone_reason"])))
-        return (
-            f"'{row['title']}' is marked gone since {_plain(row.get('gone_at'))}: {why}. "
-            f"First seen {since}."
-        )
-    return (
-        f"'{row['title']}' is live, first seen {since}, last changed {_plain(row['changed_at'])}."
-    )
-
-
-_GONE = {
-    "trashed": "it was put into the trash",
-    "deleted": "the provider no longer has it",
-    "out_of_scope": "it exists, but outside this endpoint's folder or filters",
-    "access_lost": "this account may no longer see it",
-}
-_NOW = {
-    **_GONE,
-    "trashed": "it is in the trash",
-    "deleted": "there is no such file, or this account may not see it",
-}
-_FILTERS = ("file_types", "mime_types")
-
-
-def _about_filters(
-    deployment: Deployment, endpoint: Endpoint, store: Store, external_id: str
-) -> list[str]:
-    """Whether only a filter keeps a file out: then asking without filters shows it."""
-    unset = {name: None for name in _FILTERS if getattr(endpoint.details, name, None)}
-    if not unset:
-        return []
-    wider = endpoint.model_copy(update={"details": endpoint.details.model_copy(update=unset)})
-    asked = _ask_provider(deployment, wider, store, external_id)
-    keys = " or ".join(f"`{name}`" for name in unset)
-    if asked.provider == "shown":
-        return [f"It lies in this endpoint's folder; only {keys} leaves it out."]
-    if asked.reason is GoneReason.OUT_OF_SCOPE:
-        return [f"Without {keys}, it would be outside as well."]
-    return []
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the provider says of one file: shown, gone (with the reason), folder or unknown."""
-
-    provider: str
-    sentence: str
-    reason: GoneReason | None = None
-
-
-def _ask_provider(
-    deployment: Deployment, endpoint: Endpoint, store: Store, external_id: str
-) -> _Asked:
-    known = store.known(endpoint.id)
-    held = known.files([external_id]).get(external_id)
-    asked = held or KnownFile(external_id, "", None, None, None)
-    try:
-        with closing(deployment.open_connector(endpoint, store)) as connector:
-            for batch in connector.resolve([asked], known):
-                for record in batch.records:
-                    if record.external_id == external_id:
-                        return _Asked("shown", f"The provider shows it now, as '{record.title}'.")
-                for gone in batch.gone:
-                    if gone.external_id == external_id:
-                        says = f"Asked now, the provider says: {_NOW[gone.reason.value]}."
-                        return _Asked("gone", says, gone.reason)
-    except FileConnectorError as error:
-        return _Asked("unknown", f"The provider could not be asked: {error}")
-    return _Asked("unknown", "Asked now, the provider does not tell.")
+            click.echo(f"  {column}: {one_line(str(value))}")
 
 
 @main.command()
