@@ -37,8 +37,8 @@ from file_connector.deployment import (
 )
 from file_connector.destination.base import EndpointStatus, Store
 from file_connector.destination.rows import clean_link
+from file_connector.endpoints.catalog import Catalog, Quarantined
 from file_connector.endpoints.credentials import parse_credential
-from file_connector.endpoints.loader import Catalog, Quarantined
 from file_connector.endpoints.schema import SECRET_NAME, Endpoint
 from file_connector.errors import (
     BusyError,

@@ -17,8 +17,9 @@ from urllib.parse import quote, unquote, urlsplit
 from file_connector.connectors.base import Connector, ConnectorSpec, Credentials, Toolbox
 from file_connector.connectors.registry import Registry
 from file_connector.destination.base import Store
+from file_connector.endpoints.catalog import Catalog
 from file_connector.endpoints.credentials import SANDBOX, resolve_credentials, secret_values
-from file_connector.endpoints.loader import Catalog, load_endpoints
+from file_connector.endpoints.loader import load_endpoints
 from file_connector.endpoints.schema import CronSchedule, Endpoint, IntervalSchedule
 from file_connector.errors import ConfigurationError, FileConnectorError, redact, remember_secrets
 from file_connector.settings import YAML, Settings

@@ -22,7 +22,8 @@ from file_connector.connectors.registry import Registry
 from file_connector.deadline import within
 from file_connector.destination.control import ControlPlane, control_plane
 from file_connector.destination.open import open_store
-from file_connector.endpoints.loader import INSTANCES, Catalog, Problem, load_instances
+from file_connector.endpoints.catalog import INSTANCES, Catalog, Problem
+from file_connector.endpoints.loader import load_instances
 from file_connector.errors import (
     ConfigurationError,
     FileConnectorError,

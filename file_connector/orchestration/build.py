@@ -20,7 +20,7 @@ from dagster._core.definitions.definitions_load_context import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Catalog, Problem
+from file_connector.endpoints.catalog import Catalog, Problem
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import redact
 from file_connector.orchestration import forecasts

@@ -10,7 +10,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.definitions.utils import is_valid_owner
 
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Catalog, Problem
+from file_connector.endpoints.catalog import Catalog, Problem
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import FileConnectorError, one_line
 from file_connector.models import Mode

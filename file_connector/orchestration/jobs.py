@@ -20,7 +20,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from file_connector.deployment import Deployment
 from file_connector.destination.base import RunRow, Store
 from file_connector.destination.control import ControlPlane, Job, control_plane
-from file_connector.endpoints.loader import Catalog
+from file_connector.endpoints.catalog import Catalog
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import ConfigurationError, one_line, redact
 from file_connector.models import Json, Mode, Outcome

@@ -18,7 +18,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from file_connector.connectors.base import Connector
 from file_connector.destination.base import EndpointStatus, Store
-from file_connector.endpoints.loader import Catalog
+from file_connector.endpoints.catalog import Catalog
 from file_connector.endpoints.schema import CronSchedule, Endpoint, IntervalSchedule
 from file_connector.errors import FileConnectorError, one_line, redact
 from file_connector.models import Mode

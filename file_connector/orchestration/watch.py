@@ -9,7 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Catalog
+from file_connector.endpoints.catalog import Catalog
 from file_connector.orchestration.failures import told_to_dagster
 from file_connector.orchestration.runs import bury_the_dead, silent, unfinished
 from file_connector.orchestration.schedules import Mirror

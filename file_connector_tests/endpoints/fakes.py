@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from file_connector.connectors.base import Connector, ConnectorSpec, Credentials, Toolbox
 from file_connector.connectors.registry import Registry
-from file_connector.endpoints.loader import Catalog, load_endpoints
+from file_connector.endpoints.catalog import Catalog
+from file_connector.endpoints.loader import load_endpoints
 from file_connector.errors import ConfigurationError
 
 

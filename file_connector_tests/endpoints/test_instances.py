@@ -21,7 +21,8 @@ from sqlalchemy import make_url
 from file_connector.cli import main as cli
 from file_connector.deployment import Deployment
 from file_connector.deployment_control import COPY_NAME, read_catalog
-from file_connector.endpoints.loader import Catalog, load_endpoints, load_instances
+from file_connector.endpoints.catalog import Catalog
+from file_connector.endpoints.loader import load_endpoints, load_instances
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.schedules import Mirror
 from file_connector_tests.destination.proxy import CuttingProxy

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from file_connector.endpoints.loader import Catalog, load_endpoints
+from file_connector.endpoints.catalog import Catalog
+from file_connector.endpoints.loader import load_endpoints
 from file_connector.endpoints.schema import CronSchedule, IntervalSchedule, ManualSchedule
 from file_connector.models import Identity
 from file_connector_tests.endpoints.fakes import Details, a_registry, an_entry, load

@@ -14,7 +14,7 @@ from file_connector.connectors.base import Connector
 from file_connector.deployment import Deployment
 from file_connector.destination.base import Store
 from file_connector.destination.open import open_store
-from file_connector.endpoints.loader import Catalog
+from file_connector.endpoints.catalog import Catalog
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import FileConnectorError
 from file_connector.orchestration.build import build_definitions

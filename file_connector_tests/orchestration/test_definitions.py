@@ -20,7 +20,8 @@ from dagster._core.definitions.definitions_load_context import (
 import file_connector
 from file_connector.connectors.registry import Registry
 from file_connector.deployment import Deployment
-from file_connector.endpoints.loader import Catalog, Quarantined, load_endpoints
+from file_connector.endpoints.catalog import Catalog, Quarantined
+from file_connector.endpoints.loader import load_endpoints
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.factory import group_name, owner, tag_value
 from file_connector.orchestration.resources import resource_key

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from file_connector.deployment import Deployment
 from file_connector.destination.control import ControlPlane, control_plane
 from file_connector.destination.open import open_store
-from file_connector.endpoints.loader import Catalog
+from file_connector.endpoints.catalog import Catalog
 from file_connector.errors import ReconnectError
 from file_connector.models import Batch, Mode, Outcome
 from file_connector.orchestration import jobs
