@@ -134,6 +134,13 @@ MUTANTS = [
         ENGINE_TESTS,
     ),
     Mutant(
+        "an entry given to another customer hands over rows of the first",
+        RUN,
+        "        if plan.relists(self._connector, self._state):",
+        "        if False:",
+        f"{ENGINE_TESTS} -k s37",
+    ),
+    Mutant(
         "a backfill moves the cursor",
         RUN,
         "self._store_batch(replace(batch, cursor=None, sweep=None), self._state)",

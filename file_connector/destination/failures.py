@@ -169,6 +169,12 @@ _BY_WORDS: tuple[tuple[str, type[FileConnectorError], str, str], ...] = (
         "Free some space.",
     ),
     (
+        "disk i/o error",
+        TransientError,
+        "the SQLite file cannot be read or written",
+        "Is the disk that holds FILE_CONNECTOR_HOME full? Free some space.",
+    ),
+    (
         "not a database",
         ConfigurationError,
         "the SQLite file is not a database",

@@ -123,6 +123,11 @@ def principal_changed(connector: Connector, state: SyncState) -> bool:
     return state.principal is not None and state.principal != connector.principal
 
 
+def relists(connector: Connector, state: SyncState) -> bool:
+    """Whether other files are meant than those held: another scope, or another account's view."""
+    return scope_changed(connector, state) or principal_changed(connector, state)
+
+
 def tenant_changed(identity: Identity, state: SyncState) -> bool:
     if state.project_id is None or state.user_id is None:
         return False

@@ -223,9 +223,7 @@ class SyncRun:
 
     def _work(self) -> None:
         if plan.tenant_changed(self._identity, self._state):
-            count = self._store.restamp(self._identity, self._run_id)
-            self._state = self._store.state(self._identity.endpoint_id)
-            self._tally.notes.append(f"project or user changed: {count} rows stamped anew")
+            self._change_tenant()
         if self._mode is Mode.WINDOW:
             self._window()
             return
@@ -245,6 +243,19 @@ class SyncRun:
         if due or judge or self._state.sweep is not None:
             self._pass()
             self._fast_way()
+
+    def _change_tenant(self) -> None:
+        """Put another project and user on the held rows. With another folder or account, only on
+        those that its listing shows: the rest were the former tenant's and stay so."""
+        if plan.relists(self._connector, self._state):
+            self._state = replace(
+                self._state, project_id=self._identity.project_id, user_id=self._identity.user_id
+            )
+            self._tally.notes.append("project or user changed: what is listed is stamped anew")
+            return
+        count = self._store.restamp(self._identity, self._run_id)
+        self._state = self._store.state(self._identity.endpoint_id)
+        self._tally.notes.append(f"project or user changed: {count} rows stamped anew")
 
     def _renew_baseline(self) -> bool:
         """List everything if there is no valid cursor; whether that was so."""

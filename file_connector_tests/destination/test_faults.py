@@ -642,6 +642,14 @@ def test_sqlite_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     store.close()
 
 
+def test_sqlite_a_disk_without_room_for_its_helper_files_says_what_to_do() -> None:
+    """What SQLite says where the disk fills up between two runs, even to those who only read."""
+    error = translated(sqlite3.OperationalError("disk I/O error"))
+    assert isinstance(error, TransientError)
+    assert "FILE_CONNECTOR_HOME" in str(error)
+    assert "disk I/O error" in str(error)
+
+
 def test_sqlite_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "supabase.db").write_bytes(b"not a database, " * 100)
     store = open_store(None, tmp_path)

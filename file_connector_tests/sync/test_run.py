@@ -509,6 +509,32 @@ class TestScopeAndTenant:
         assert row is not None
         assert (row["project_id"], row["user_id"]) == ("tower-43", "bo")
 
+    @pytest.mark.parametrize("what", ["scope", "account"])
+    def test_s37_an_entry_given_to_another_customer_hands_over_no_row_of_the_first(
+        self, store: Store, what: str
+    ) -> None:
+        """User and folder (or account) change in one edit: what only the first one had stays hers."""
+        source = synced(store, a_file("hers"), a_file("shared"))
+        if what == "scope":
+            source.scope = "another root"
+        else:
+            source.principal = "another robot"
+        source.truth = {"hers": GoneReason.ACCESS_LOST}
+        source.sweep_script = listing(a_file("shared"), a_file("his"), cursor="n1")
+        bo = an_identity(project_id="tower-43", user_id="bo")
+        SyncRun(bo, source, store, now=lambda: NOON).drain()
+        owners = {key: store.row(ME.endpoint_id, key) for key in ("hers", "shared", "his")}
+        assert {key: row and row["user_id"] for key, row in owners.items()} == {
+            "hers": ME.user_id,
+            "shared": "bo",
+            "his": "bo",
+        }
+        assert live(store, "hers", "shared", "his") == {"shared", "his"}
+        # The change is done: the next run stamps nothing.
+        assert SyncRun(bo, source, store, now=lambda: NOON).drain().counts.updated == 0
+        hers = store.row(ME.endpoint_id, "hers")
+        assert hers is not None and hers["user_id"] == ME.user_id
+
 
 class TestWindow:
     def days(self, source: ScriptedConnector, store: Store) -> RunReport:
