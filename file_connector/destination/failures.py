@@ -142,6 +142,7 @@ _BY_WORDS: tuple[tuple[str, type[FileConnectorError], str, str], ...] = (
     ("too many clients", *_BY_STATE["53300"]),
     ("remaining connection slots", *_BY_STATE["53300"]),
     ("max client connections", *_BY_STATE["53300"]),
+    ("too many connections for", *_BY_STATE["53300"]),  # a role's or a database's own limit
     ("no such table", *_BY_STATE["42P01"]),
     ("no such column", *_BY_STATE["42703"]),
     (

@@ -101,6 +101,20 @@ def test_a_database_that_does_not_answer_is_given_up_on() -> None:
 @pytest.mark.parametrize(
     "said",
     [
+        "FATAL:  sorry, too many clients already",
+        'FATAL:  too many connections for role "app"',
+        'FATAL:  too many connections for database "app"',
+    ],
+)
+def test_whoever_limits_connections_the_message_says_what_helps(said: str) -> None:
+    error = translated(psycopg2.OperationalError(f'connection to "127.0.0.1" failed: {said}'))
+    assert type(error) is TransientError
+    assert "pooler" in error.remedy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
         "SSL error: certificate verify failed",
         'root certificate file "/ca.pem" does not exist',
         'server certificate for "10.0.0.1" does not match host name "127.0.0.1"',

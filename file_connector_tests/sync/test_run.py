@@ -513,7 +513,7 @@ class TestScopeAndTenant:
     def test_s37_an_entry_given_to_another_customer_hands_over_no_row_of_the_first(
         self, store: Store, what: str
     ) -> None:
-        """User and folder (or account) change in one edit: what only the first one had stays hers."""
+        """User and folder (or account) change in one edit: what only the first had stays hers."""
         source = synced(store, a_file("hers"), a_file("shared"))
         if what == "scope":
             source.scope = "another root"
@@ -533,7 +533,8 @@ class TestScopeAndTenant:
         # The change is done: the next run stamps nothing.
         assert SyncRun(bo, source, store, now=lambda: NOON).drain().counts.updated == 0
         hers = store.row(ME.endpoint_id, "hers")
-        assert hers is not None and hers["user_id"] == ME.user_id
+        assert hers is not None
+        assert hers["user_id"] == ME.user_id
 
 
 class TestWindow:
