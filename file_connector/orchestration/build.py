@@ -26,7 +26,7 @@ from file_connector.errors import redact
 from file_connector.orchestration import forecasts
 from file_connector.orchestration.factory import build_asset, build_job, quarantined_asset
 from file_connector.orchestration.io_manager import SupabaseIOManager
-from file_connector.orchestration.jobs import build_sensor
+from file_connector.orchestration.mailbox import build_sensor
 from file_connector.orchestration.resources import (
     AutodeskResource,
     ConnectorResource,

@@ -18,7 +18,7 @@ from file_connector.destination.open import open_store
 from file_connector.endpoints.catalog import Catalog
 from file_connector.errors import ReconnectError
 from file_connector.models import Batch, Mode, Outcome
-from file_connector.orchestration import jobs
+from file_connector.orchestration import mailbox
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.factory import asset_key
 from file_connector.orchestration.runs import (
@@ -68,14 +68,14 @@ class Office(House):
     def tick_sensor(self, defs: dg.Definitions | None = None) -> Any:
         defs = defs or self.definitions()
         repository = defs.get_repository_def()
-        sensor = repository.get_sensor_def(jobs.NAME)
+        sensor = repository.get_sensor_def(mailbox.NAME)
         with dg.build_sensor_context(
             instance=self.instance, repository_def=repository, resources=defs.resources
         ) as context:
             return sensor.evaluate_tick(context)
 
     def empty(self, *, later: timedelta = timedelta(), catalog: Catalog | None = None) -> Answer:
-        return jobs.empty_mailbox(
+        return mailbox.empty_mailbox(
             catalog or self.catalog(), self.control, self.store, self.instance, utc_now() + later
         )
 
@@ -284,7 +284,7 @@ def test_a_run_that_waits_or_works_keeps_its_job(
     office.a_run(request, status)
     end_lease(office)
     assert f"is {status.value.lower()}" in skipped(office.empty())
-    assert seconds_left(office) > jobs.LEASE_SECONDS - 20
+    assert seconds_left(office) > mailbox.LEASE_SECONDS - 20
     assert office.job(job) == ("claimed", 1, None)
 
 
@@ -352,7 +352,7 @@ def test_the_run_of_an_earlier_claim_says_nothing_about_this_one(office: Office)
 
 
 def test_a_burst_is_taken_in_portions(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "AT_ONCE", 3)
+    monkeypatch.setattr(mailbox, "AT_ONCE", 3)
     asked = [office.enqueue(f"'plans', 'sync', '{{\"n\": {n}}}'") for n in range(7)]
     keys = []
     for _ in range(3):
@@ -379,6 +379,6 @@ def test_the_sensor_is_there_where_there_is_a_mailbox(
     deployment = Deployment.from_environ(environ, house.folder, a_registry())
     defs = build_definitions(house.catalog(), deployment=deployment)
     sensors = defs.get_repository_def().sensor_defs
-    assert [s.default_status.value for s in sensors if s.name == jobs.NAME] == wanted
+    assert [s.default_status.value for s in sensors if s.name == mailbox.NAME] == wanted
     for sensor in sensors:
         assert not sensor.required_resource_keys, "Dagster would open its storages each time"
