@@ -491,6 +491,43 @@ def test_s20_files_that_lie_elsewhere_are_no_stand_in_for_a_lost_start_folder(
     assert rows(synced.memory) == site.truth()
 
 
+def bare(document: Any) -> Any:
+    """Without versions, and with nothing but an unhelpful name."""
+    entries = document["data"] if isinstance(document["data"], list) else [document["data"]]
+    for entry in entries:
+        if entry["type"] == "items":
+            entry["attributes"]["displayName"] = "no extension"
+    return {**document, "included": []}
+
+
+@pytest.mark.parametrize("look", ["bare", "nothing"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_s30_a_version_that_is_not_shown_for_a_while_takes_nothing_from_its_row(
+    site: Site, look: str, listed: bool
+) -> None:
+    """The row lost its title, link and version, or was out of scope for want of an extension."""
+    sync = site.sync({"file_types": ["dwg", "pdf", "rvt", "txt"]})
+    sync.tick()
+    file = sync.memory.files_in(site.models)[0].external_id
+    held = rows(sync.memory)[file]
+    listing = faults.mangle(bare) if listed else faults.drop([file])
+    site.sandbox.faults.add(listing, path=path_of(site.models), times=None)
+    answer = faults.mangle(bare) if look == "bare" else faults.status(400)
+    site.sandbox.faults.add(answer, path=f"/items/{file}", times=None)
+    site.sandbox.aps.add_item("news.pdf", site.models)
+    day = site.sandbox.clock.now()
+    sync.tick()
+    assert rows(sync.memory)[file] == held
+    sync.sweep()
+    assert rows(sync.memory)[file] == held
+    window = sync.connector.window(day - timedelta(days=9999), day + timedelta(1), sync.memory)
+    assert file not in {record.external_id for batch in window for record in batch.records}
+    site.sandbox.faults.clear()
+    site.sandbox.aps.upload(file)
+    sync.tick()
+    assert rows(sync.memory) == site.truth()
+
+
 @pytest.mark.parametrize("sweep", [True, False])
 def test_s52_an_answer_about_something_else_is_not_believed(
     site: Site, synced: Sync, sweep: bool

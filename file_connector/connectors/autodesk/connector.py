@@ -18,8 +18,8 @@ from datetime import datetime
 
 from file_connector.connectors.autodesk.api import Api, Page
 from file_connector.connectors.autodesk.auth import text_of, token_source
-from file_connector.connectors.autodesk.descent import Descent, not_shown_and
-from file_connector.connectors.autodesk.mapping import ItemEntry
+from file_connector.connectors.autodesk.descent import Descent, not_shown_and, sort_out
+from file_connector.connectors.autodesk.mapping import ItemEntry, tells_less
 from file_connector.connectors.autodesk.places import Places
 from file_connector.connectors.autodesk.spec import AutodeskDetails
 from file_connector.connectors.autodesk.start import Start, StartFinder
@@ -207,7 +207,7 @@ class AutodeskConnector:
                     if not folder.hidden and folder.id not in met:
                         met.add(folder.id)
                         todo.append(Node(folder.id, folder.name, node.id, None))
-                records = [item.record for item in page.items if item.record and self._wanted(item)]
+                records = sort_out(page.items, self._wanted, known).records
                 chosen = [r for r in records if r.updated_at and start <= r.updated_at < end]
                 if chosen:
                     yield Batch(records=chosen)
@@ -248,7 +248,7 @@ class AutodeskConnector:
         for file, found in places.files(rest):
             if isinstance(found, GoneReason):
                 gone.append(Gone(file.external_id, found))
-            else:
+            elif not tells_less(found, file):
                 records.append(found)
         tree = Tree(known)
         blind: list[Blind] = []

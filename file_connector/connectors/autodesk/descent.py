@@ -8,9 +8,10 @@ thing itself. Until then the rollups of that folder and of all above it are not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from file_connector.connectors.autodesk.api import Api, Page
-from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
+from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry, tells_less
 from file_connector.connectors.autodesk.places import Places, chunks
 from file_connector.connectors.autodesk.start import StartFinder
 from file_connector.connectors.autodesk.tree import (
@@ -126,7 +127,7 @@ class Descent:
         for item in page.items:
             node.shown.add(item.id)
             self._answered(item.id)
-        records, gone = sort_out(page.items, self._wanted, self._known)
+        files = sort_out(page.items, self._wanted, self._known)
         blind: list[Blind] = []
         abandoned: list[FolderGone] = []
         if page.last:
@@ -138,13 +139,7 @@ class Descent:
             if page.unstable or not settled(node.rollup, page.served_at):
                 node.doubt(restless=True)
             self._release(node)
-        return Batch(
-            records=records,
-            gone=gone,
-            folders=self._tree.take(),
-            folders_gone=abandoned,
-            blind=blind,
-        )
+        return replace(files, folders=self._tree.take(), folders_gone=abandoned, blind=blind)
 
     def _subfolders(self, node: Node, entries: Sequence[FolderEntry]) -> None:
         """Draft and queue what the listing shows."""
@@ -319,7 +314,8 @@ class Descent:
             if isinstance(found, GoneReason):
                 gone.append(Gone(file.external_id, found))
             else:
-                records.append(found)
+                if not tells_less(found, file):
+                    records.append(found)
                 if found.parent_id == node.id:
                     node.doubt(restless=True)
                     self.doubtful = True
@@ -375,20 +371,26 @@ def not_shown_and(why: str) -> str:
 
 def sort_out(
     items: Sequence[ItemEntry], wanted: Callable[[ItemEntry], bool], known: Known
-) -> tuple[list[FileRecord], list[Gone]]:
-    """What a page of files means: records, and tombstones for the deleted or no longer wanted that
-    we hold as live."""
+) -> Batch:
+    """What a page of files means: records, tombstones for the deleted or no longer wanted that we
+    hold as live, and what is merely ``seen``."""
     records: list[FileRecord] = []
     unwanted: dict[str, GoneReason] = {}
+    seen: list[str] = []
+    bare = [i.id for i in items if i.record is not None and i.record.raw.get("tip") is None]
+    held = known.files(bare) if bare else {}
     for item in items:
         if item.record is None:
             unwanted[item.id] = GoneReason.DELETED
+        elif tells_less(item.record, held.get(item.id)):
+            seen.append(item.id)
         elif not wanted(item):
             unwanted[item.id] = GoneReason.OUT_OF_SCOPE
         else:
             records.append(item.record)
     held = known.files(unwanted) if unwanted else {}
-    return records, [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
+    gone = [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
+    return Batch(records=records, gone=gone, seen=seen)
 
 
 def _is_in(found: FolderEntry | GoneReason | None, node: Node) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from file_connector.models import FileRecord, Json
+from file_connector.models import FileRecord, Json, KnownFile
 from file_connector.times import iso, parse_time
 
 DELETED_VERSION = "versions:autodesk.core:Deleted"
@@ -129,6 +129,18 @@ def item_entry(
         version_is_content=True,
     )
     return ItemEntry(item["id"], parent_id, False, record, frozenset({suffix, file_type} - {""}))
+
+
+def tells_less(record: FileRecord, held: KnownFile | None) -> bool:
+    """Whether the provider shows a file without its newest version just now, of which we hold one:
+    then the row stays as it is, unless the file is elsewhere."""
+    return (
+        record.raw.get("tip") is None
+        and held is not None
+        and held.live
+        and held.version is not None
+        and held.parent_id == record.parent_id
+    )
 
 
 def _rest(

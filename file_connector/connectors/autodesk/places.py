@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from file_connector.connectors.autodesk.api import UNCLEAR, Api
-from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry
+from file_connector.connectors.autodesk.mapping import FolderEntry, ItemEntry, tells_less
 from file_connector.connectors.base import Known
 from file_connector.errors import ForbiddenError, NotFoundError
 from file_connector.models import FileRecord, Folder, GoneReason, KnownFile
@@ -86,7 +86,7 @@ class Places:
                 yield file, found
             elif found.hidden or found.record is None:
                 yield file, GoneReason.DELETED
-            elif not self._wanted(found):
+            elif not self._wanted(found) and not tells_less(found.record, file):
                 yield file, GoneReason.OUT_OF_SCOPE
             else:
                 parent_id = found.parent_id or file.parent_id

@@ -108,10 +108,10 @@ class Sweep:
                 self._see(entry, node.id, held.state if held else {})
             elif held is not None:
                 self._dead.add(entry.id)
-        records, gone = sort_out(page.items, self._wanted, self._known)
+        files = sort_out(page.items, self._wanted, self._known)
         if page.last:
             self._listed(node, page)
-        return Batch(records=records, gone=gone, folders=self._tree.take())
+        return replace(files, folders=self._tree.take())
 
     def _see(self, entry: FolderEntry, parent_id: str | None, state: Json) -> None:
         """Draft a folder where a listing shows it, and queue it unless it already was."""
