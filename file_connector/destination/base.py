@@ -42,9 +42,14 @@ class EndpointStatus:
     """No scheduled attempt before this moment (back-off of a failing endpoint)."""
     message: str = ""
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the status follows from runs; the others are the YAML's."""
+        return self.status in ("new", "ok", "failing")
+
     def taken_up(self) -> EndpointStatus:
         """The same for an endpoint that the YAML lists in order, whatever it was before."""
-        if self.status in ("new", "ok", "failing"):
+        if self.in_order:
             return self
         doing = "failing" if self.failures else "ok" if self.last_success_at else "new"
         return replace(self, status=doing, message=self.message if self.failures else "")

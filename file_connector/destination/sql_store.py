@@ -74,8 +74,6 @@ _STATE_FIELDS = tuple(f.name for f in fields(SyncState))
 _COUNTS = tuple(f.name for f in fields(RunCounts))
 _COUNTED = ("inserted", "updated", "unchanged", "tombstoned")
 """What a commit adds to the counts of its run."""
-_HELD = ("new", "ok", "failing")
-"""Status values that follow from runs; the others are the YAML's."""
 
 # Statements of every commit are built once: that takes longer than the database needs for them.
 
@@ -543,7 +541,7 @@ class SqlStore(Transactions):
             held = self._status_to_change(conn, identity)
             status = replace(
                 held,
-                status="ok" if held.status in _HELD else held.status,
+                status="ok" if held.in_order else held.status,
                 last_success_at=at,
                 failing_since=None,
                 failures=0,
@@ -561,7 +559,7 @@ class SqlStore(Transactions):
             held = self._status_to_change(conn, identity)
             status = replace(
                 held,
-                status="failing" if held.status in _HELD else held.status,
+                status="failing" if held.in_order else held.status,
                 failing_since=held.failing_since or at,
                 failures=held.failures + 1,
                 retry_at=retry_at,
