@@ -11,7 +11,7 @@ from datetime import datetime, time, timedelta, timezone
 
 from file_connector.connectors.base import Connector
 from file_connector.destination.base import EndpointStatus, Store
-from file_connector.errors import FileConnectorError
+from file_connector.errors import FileConnectorError, TransientError
 from file_connector.models import Identity, Mode, SyncState
 
 FIRST_RETRY = timedelta(minutes=5)
@@ -19,6 +19,9 @@ LONGEST_RETRY = timedelta(hours=1)
 LONGEST_SWEEP_GAP = timedelta(hours=25)
 BLIND_TRIES = 3
 """What could not be seen is tried again at once so often, then after 1, 2, 4, 8 ... hours."""
+LAST_RESORT = timedelta(days=1)
+"""A tick asks in haste. If that is all that fails, a run gets through, because it has patience: so
+often in an episode, one is launched although the question fails."""
 HELD_BACK_RETRY = timedelta(hours=1)
 """After a mass disappearance the confirming passes come hourly, not daily, and count hourly."""
 
@@ -33,7 +36,8 @@ class Decision:
 
 
 def decide(identity: Identity, connector: Connector, store: Store, now: datetime) -> Decision:
-    """What a tick at ``now`` should do. At most one question to the provider, none in most cases.
+    """What a tick at ``now`` should do. At most one question to the provider, none in most cases;
+    while an endpoint fails, a check as well.
 
     Writes only the state (a later cursor the probe learnt) and, when an episode of failure goes on,
     the endpoint's status. Raises what the store raises.
@@ -54,14 +58,17 @@ def decide(identity: Identity, connector: Connector, store: Store, now: datetime
     if pending is not None and not failing:
         return Decision(True, pending)
     try:
+        if failing:
+            _check(connector, state)
         if state.cursor is None:
-            connector.check()
             return Decision(True, pending or "first sync")
         probe = connector.probe(state.cursor, store.known(identity.endpoint_id))
     except FileConnectorError as error:
         error.endpoint = identity.endpoint_id
         if not failing:
             return Decision(True, f"the probe failed, the run will tell the story: {error}", True)
+        if isinstance(error, TransientError) and _another_day(status, now):
+            return Decision(True, f"a run has more patience than a tick: {error}")
         failures = status.failures if status else 0
         retry_at = now + backoff(failures + 1)
         noted = store.note_failure(identity, now, str(error), retry_at)
@@ -74,6 +81,25 @@ def decide(identity: Identity, connector: Connector, store: Store, now: datetime
         store.advance(replace(state, cursor=probe.cursor))
     since = state.synced_at or state.swept_at
     return Decision(False, _no_change(since, next_sweep_at(identity.endpoint_id, state), now))
+
+
+def _check(connector: Connector, state: SyncState) -> None:
+    """What a person has to mend fails here, and not in one more run. What is only slow does not, if
+    there is something cheaper to ask."""
+    try:
+        connector.check()
+    except TransientError:
+        if state.cursor is None:
+            raise
+
+
+def _another_day(status: EndpointStatus | None, now: datetime) -> bool:
+    """Whether one more day of the episode has ended since its last failure was noted."""
+    if status is None or status.failing_since is None or status.retry_at is None:
+        return False
+    noted = status.retry_at - backoff(status.failures)
+    since = status.failing_since
+    return (now - since) // LAST_RESORT > (noted - since) // LAST_RESORT
 
 
 def pending_work(

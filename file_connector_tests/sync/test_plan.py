@@ -9,7 +9,12 @@ from itertools import repeat
 import pytest
 
 from file_connector.destination.base import Store
-from file_connector.errors import ReconnectError, TransientError
+from file_connector.errors import (
+    ConfigurationError,
+    FileConnectorError,
+    ReconnectError,
+    TransientError,
+)
 from file_connector.models import Batch, Blind, Probe, SyncState
 from file_connector.sync import plan
 from file_connector.sync.plan import Decision
@@ -62,6 +67,62 @@ def test_a_later_cursor_learnt_by_the_probe_is_kept(
     source.probe_answer = Probe(False, "others only", cursor="t9")
     decide(source, store, SOON)
     assert store.state(ME.endpoint_id).cursor == "t9"
+
+
+def failed_once(source: ScriptedConnector, store: Store, error: FileConnectorError) -> datetime:
+    """A run at noon failed; when the next attempt is due."""
+    source.change_scripts = [[error]]
+    source.sweep_script = [error]
+    with pytest.raises(type(error)):
+        SyncRun(ME, source, store, now=lambda: NOON).drain()
+    status = store.status(ME.endpoint_id)
+    assert status is not None
+    assert status.retry_at is not None
+    return status.retry_at
+
+
+def test_s44_what_a_person_must_mend_costs_one_run_whatever_the_probe_says(
+    store: Store, source: ScriptedConnector
+) -> None:
+    """Drive's feed says that the root changed; only a look at the root says that it is gone."""
+    gone = ConfigurationError("the folder is gone", remedy="Share it again.")
+    due = failed_once(source, store, gone)
+    source.probe_answer, source.check_answer = Probe(True, "the root has changed"), gone
+    decision = decide(source, store, due)
+    assert not decision.run
+    assert decision.why.endswith("the folder is gone. Share it again.")
+    source.check_answer = None
+    assert decide(source, store, due + timedelta(hours=1)).run
+
+
+def test_a_check_that_is_only_too_slow_holds_up_nobody(
+    store: Store, source: ScriptedConnector
+) -> None:
+    slow = TransientError("no answer within 4 s")
+    due = failed_once(source, store, slow)
+    source.check_answer = slow
+    assert decide(source, store, due).run
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_a_provider_that_is_too_slow_for_ticks_gets_a_run_all_the_same(
+    store: Store, source: ScriptedConnector, synced: bool
+) -> None:
+    """Ticks ask in haste; a run has patience."""
+    if not synced:
+        store.reset(ME.endpoint_id)
+    slow = TransientError("no answer within 10 s")
+    now = failed_once(source, store, slow)
+    source.probe_answer = source.check_answer = slow
+    runs = 0
+    while now < NOON + timedelta(days=3):
+        if decide(source, store, now).run:
+            runs += 1
+            source.change_scripts = [[slow]]
+            with pytest.raises(TransientError):
+                SyncRun(ME, source, store, now=repeat(now).__next__).drain()
+        now += timedelta(minutes=5)
+    assert runs == 2, "one a day"
 
 
 def test_s44_a_dead_grant_runs_once_then_backs_off_and_success_clears_it(
