@@ -1058,6 +1058,8 @@ def caught(mutant: Mutant) -> bool:
 
 def main() -> int:
     chosen = [m for m in MUTANTS if not sys.argv[1:] or any(a in m.name for a in sys.argv[1:])]
+    if not chosen:
+        raise SystemExit(f"no bug of the list is named so: {' '.join(sys.argv[1:])}")
     survivors = []
     for mutant in chosen:
         fine = caught(mutant)

@@ -121,7 +121,8 @@ class Calls:
                     allow_redirects=False,
                 )
                 if answer.status_code in (200, 204):
-                    return answer.json() if answer.content else None
+                    # Nothing at all is the answer of a function without a result, with status 204.
+                    return None if answer.status_code == 204 else answer.json()
                 error, repeat = _told(answer)
             except (requests.RequestException, ValueError) as failure:
                 error, repeat = _unanswered(failure)

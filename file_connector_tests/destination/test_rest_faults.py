@@ -61,6 +61,7 @@ REFUSALS: list[tuple[int, str, type[FileConnectorError], int]] = [
     (301, "", ConfigurationError, 1),
     (413, "too large", BugError, 1),
     (200, "<html>log in to this network</html>", TransientError, 5),
+    (200, "", TransientError, 5),  # a cut answer, never "no row"
 ]
 
 
