@@ -462,6 +462,7 @@ def test_wrong_client_secret(desk: Desk) -> None:
         ("Invalid JWT Signature.", ReconnectError, "create a new key"),
         ("Invalid grant: account not found", ReconnectError, "does not exist any more"),
         ("Invalid JWT: something new", ReconnectError, "disabled or deleted"),
+        ("Invalid email or User ID", ReconnectError, "disabled or deleted"),  # and no `subject`
     ],
 )
 def test_each_refusal_of_a_service_account_has_its_own_remedy(

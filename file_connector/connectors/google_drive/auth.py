@@ -229,7 +229,7 @@ class Account:
             return ConfigurationError(
                 seen, remedy="Set this machine's clock: its time differs from Google's."
             )
-        if self.is_service and "Invalid email" in text:
+        if self.subject and "Invalid email" in text:
             return ConfigurationError(
                 seen, remedy=f"Correct `subject`: there is no user {self.subject}."
             )
