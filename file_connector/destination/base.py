@@ -106,8 +106,9 @@ class Store(Protocol):
         ...
 
     def restamp(self, identity: Identity, run_id: str) -> int:
-        """Put the identity's project and user on every held row of the endpoint that differs; the
-        number of rows changed. One transaction; also stored in the state (its version rises)."""
+        """Put the identity's project and user on the rows of the tenant that the state names (all
+        rows, if it names none), not on those an earlier tenant left behind; how many that changed.
+        One transaction; also stored in the state (its version rises)."""
         ...
 
     def unseen(

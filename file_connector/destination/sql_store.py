@@ -294,6 +294,8 @@ class SqlStore(Transactions):
                     files.c.project_id != identity.project_id,
                     files.c.user_id != identity.user_id,
                 ),
+                files.c.project_id == func.coalesce(state.project_id, files.c.project_id),
+                files.c.user_id == func.coalesce(state.user_id, files.c.user_id),
             )
             tenant: dict[str, Any] = {
                 "project_id": identity.project_id,

@@ -254,6 +254,7 @@ class SyncRun:
             self._tally.notes.append("project or user changed: what is listed is stamped anew")
             return
         count = self._store.restamp(self._identity, self._run_id)
+        self._tally.updated += count
         self._state = self._store.state(self._identity.endpoint_id)
         self._tally.notes.append(f"project or user changed: {count} rows stamped anew")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from operator import methodcaller
 from typing import Any
 
 import psycopg2
@@ -357,6 +358,17 @@ def test_s17_a_commit_that_landed_says_the_same_when_asked_again(both: Both) -> 
     assert {"begin_run", "commit", "restamp", "put_state", "note"} < {name for name, _, _ in told}
     for name, first, second in told:
         assert first == second, name
+
+
+def test_s37_restamp_leaves_rows_of_an_earlier_tenant(both: Both) -> None:
+    ana, ben, cy = (an_identity(user_id=user) for user in ("ana", "ben", "cy"))
+    both.do(lambda s: s.begin_run(ana, Mode.SWEEP, "run"))
+    for version, who in enumerate((ana, ben)):
+        state = SyncState("plans", version, project_id=who.project_id, user_id=who.user_id)
+        commit = Commit(who, "run", state, records=[a_file(who.user_id)])
+        both.do(methodcaller("commit", commit))
+    assert both.do(lambda s: s.restamp(cy, "run")) == 1
+    both.agree()
 
 
 def test_functions_are_closed_to_everybody_but_the_service(both: Both) -> None:

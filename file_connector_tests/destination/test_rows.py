@@ -717,3 +717,14 @@ def test_restamp_puts_the_tenant_on_every_row_that_differs(
     counter = place.counter()
     assert store.restamp(moved, "run-1") == 0
     assert place.counter() == counter
+
+
+def test_s37_restamp_takes_over_no_row_that_an_earlier_tenant_left_behind(
+    store: SqlStore, place: Place
+) -> None:
+    ana, ben, cy = (an_identity(user_id=user) for user in ("ana", "ben", "cy"))
+    Writer(store, ana).commit(a_file("hers"), gone=[Gone("hers", DELETED)])
+    theirs = {"project_id": ben.project_id, "user_id": "ben"}
+    Writer(store, ben, begin=False).commit(a_file("his"), moved=theirs)
+    assert store.restamp(cy, "run-1") == 1
+    assert {i: r["user_id"] for i, r in place.files().items()} == {"hers": "ana", "his": "cy"}

@@ -532,6 +532,9 @@ class TestScopeAndTenant:
         assert live(store, "hers", "shared", "his") == {"shared", "his"}
         # The change is done: the next run stamps nothing.
         assert SyncRun(bo, source, store, now=lambda: NOON).drain().counts.updated == 0
+        # Nor does one stamp them for whom the second customer's rows change hands once more.
+        cy = an_identity(project_id="tower-43", user_id="cy")
+        assert SyncRun(cy, source, store, now=lambda: NOON).drain().counts.updated == 2
         hers = store.row(ME.endpoint_id, "hers")
         assert hers is not None
         assert hers["user_id"] == ME.user_id
