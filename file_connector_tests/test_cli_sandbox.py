@@ -32,6 +32,9 @@ endpoints:
     credentials: sandbox
 """
 
+OLD_PYTHON = "ignore:You are using a non-supported Python version:FutureWarning"
+"""Google's libraries say so on Python 3.10."""
+
 
 class Terminal:
     def __init__(self, folder: Path) -> None:
@@ -43,7 +46,7 @@ class Terminal:
 
     def start(self, *args: str, **more: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "file_connector", *args],
+            [sys.executable, "-W", "error", "-W", OLD_PYTHON, "-m", "file_connector", *args],
             cwd=self.folder,
             env=self.environ,
             stdout=subprocess.PIPE,
