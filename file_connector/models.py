@@ -57,6 +57,10 @@ class Identity:
     name: str = ""
     """What people call the endpoint; empty: its id."""
 
+    @property
+    def called(self) -> str:
+        return self.name or self.endpoint_id
+
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:

@@ -312,7 +312,7 @@ class RestStore:
             source=identity.source,
             project=identity.project_id,
             owner=identity.user_id,
-            called=identity.name or identity.endpoint_id,
+            called=identity.called,
             at=at.isoformat(),
             **failure,
         )

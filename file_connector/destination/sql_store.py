@@ -644,7 +644,7 @@ def _unmirrored(identity: Identity) -> EndpointStatus:
     """An endpoint that runs before the YAML was mirrored."""
     return EndpointStatus(
         identity.endpoint_id,
-        identity.name or identity.endpoint_id,
+        identity.called,
         identity.source,
         identity.project_id,
         identity.user_id,

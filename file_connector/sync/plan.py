@@ -134,11 +134,7 @@ def _look_again(state: SyncState, failures: int, now: datetime) -> bool:
 
 def baseline_missing(connector: Connector, state: SyncState) -> bool:
     """Whether there is no complete listing of this scope by this account."""
-    return (
-        state.cursor is None
-        or scope_changed(connector, state)
-        or principal_changed(connector, state)
-    )
+    return state.cursor is None or relists(connector, state)
 
 
 def scope_changed(connector: Connector, state: SyncState) -> bool:

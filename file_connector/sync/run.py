@@ -248,9 +248,6 @@ class SyncRun:
         """Put another project and user on the held rows. With another folder or account, only on
         those that its listing shows: the rest were the former tenant's and stay so."""
         if plan.relists(self._connector, self._state):
-            self._state = replace(
-                self._state, project_id=self._identity.project_id, user_id=self._identity.user_id
-            )
             self._tally.notes.append("project or user changed: what is listed is stamped anew")
             return
         count = self._store.restamp(self._identity, self._run_id)
