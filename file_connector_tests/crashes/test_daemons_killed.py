@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.events import EngineEventData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -129,9 +131,9 @@ class Town:
         daemon.wait()
 
     def hour_passes(self, *, lease: bool = True) -> None:
-        """The schedules are due at once; leases that nobody renews are over."""
-        clock = self.folder / "clock"
-        clock.write_text(str(float(clock.read_text()) + 3600))
+        """The schedules are due at once; leases that nobody renews are over, unfinished runs have
+        said nothing since. Only what is there already ages: with a clock put forward, a run just
+        created by one daemon would look silent to the other."""
         for plot in self.plots:
             if lease:
                 expire_lease(self.store, plot, timedelta(hours=1))
@@ -139,6 +141,8 @@ class Town:
                 slot = datetime.fromisoformat(run.tags[SCHEDULED_EXECUTION_TIME_TAG])
                 earlier = (slot - timedelta(hours=1)).isoformat()
                 self.instance.add_run_tags(run.run_id, {SCHEDULED_EXECUTION_TIME_TAG: earlier})
+                if not run.is_finished:
+                    self._last_words(run)
             origin = self._origin(plot)
             selector = origin.get_selector().get_id()
             data = ScheduleInstigatorData(CRON, utc_now().timestamp() - 2 * 3600)
@@ -152,6 +156,16 @@ class Town:
                 )
             else:
                 self.instance.update_instigator_state(state.with_data(data))
+
+    def _last_words(self, run: dg.DagsterRun) -> None:
+        """The newest that is known of it, an hour old."""
+        event = dg.DagsterEvent(
+            event_type_value=dg.DagsterEventType.ENGINE_EVENT.value,
+            job_name=run.job_name,
+            message="said an hour ago",
+            event_specific_data=EngineEventData(),
+        )
+        self.instance.report_dagster_event(event, run.run_id, timestamp=time.time() - 3600)
 
     def _origin(self, plot: Plot) -> RemoteInstigatorOrigin:
         location = ManagedGrpcPythonEnvCodeLocationOrigin(
@@ -189,8 +203,25 @@ class Town:
         try:
             wait_for(lambda: all(map(self.healthy, self.plots)), "health", START_SECONDS)
         except AssertionError:
-            print((self.folder / "daemon.log").read_text()[-8000:])  # noqa: T201
+            log = (self.folder / "daemon.log").read_text().splitlines()
+            said = [line for line in log if "is still sending heartbeats" not in line]
+            print(*map(self._described, self.plots), *said[-100:], sep="\n")  # noqa: T201
             raise
+
+    def _described(self, plot: Plot) -> str:
+        """All that ``healthy`` asks, and the ticks."""
+        held = rows_of(self.store, plot.id)
+        live = {i for i, (_, gone) in held.items() if not gone}
+        lines = [f"{plot.id}: {len(live)} rows, {len(live ^ set(plot.stage.truth()))} wrong"]
+        lines += [f"  stored {run}" for run in self.store.runs(plot.id, limit=5)]
+        lines += [f"  tick {t.status.value} {t.run_ids} {t.skip_reason}" for t in self.ticks(plot)]
+        for run in self.runs(plot):
+            lines.append(f"  run {run.run_id[:8]} {run.status.value}")
+            lines += [
+                f"    {entry.timestamp:.2f} {entry.message}"
+                for entry in self.instance.all_logs(run.run_id)
+            ]
+        return "\n".join(lines)
 
 
 def family(session: int) -> list[int]:
