@@ -108,10 +108,11 @@ def silent(
 
 
 def bury_the_dead(
-    runs: Sequence[dg.DagsterRun], store: Store, instance: dg.DagsterInstance
+    runs: Sequence[dg.DagsterRun], store: Store, instance: dg.DagsterInstance, now: datetime
 ) -> str | None:
     """Declare failed those of the silent ``runs`` that nobody works on: none of their endpoints has
-    a living lease (a working run renews it every few seconds). Which ones, in words.
+    a living lease (a working run renews it every few seconds), nor has one been given back only
+    now, of which Dagster has not yet been told. Which ones, in words.
 
     A run whose whole process tree was killed stays "started" in Dagster for good and would block
     its endpoint's pool. What follows a lost scheduled run is for the next tick to say; lost runs
@@ -119,7 +120,7 @@ def bury_the_dead(
     """
     lost = []
     for run in runs:
-        if any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run)):
+        if any(_at_work(run, endpoint_id, store, now) for endpoint_id in _endpoints_of(run)):
             continue
         lost.append(f"run {run.run_id[:8]} lost its process")
         log.warning("endpoint '%s': %s", ", ".join(sorted(_endpoints_of(run))), lost[-1])
@@ -131,6 +132,16 @@ def bury_the_dead(
             " it stored is lost; the next run goes on from there.",
         )
     return "; ".join(lost) or None
+
+
+def _at_work(run: dg.DagsterRun, endpoint_id: str, store: Store, now: datetime) -> bool:
+    if _leased(store, endpoint_id):
+        return True
+    mine = run_id_of(run.run_id, endpoint_id)
+    return any(
+        row.run_id == mine and row.ended_at is not None and abs(now - row.ended_at) < SILENCE
+        for row in store.runs(endpoint_id, limit=5)
+    )
 
 
 def count(

@@ -305,8 +305,9 @@ def test_a_run_whose_process_vanished_returns_its_job(office: Office) -> None:
     office.a_run(request, dg.DagsterRunStatus.STARTED)
     skipped(office.empty())
     assert office.job(job)[0] == "claimed"
-    suspects = silent(["plans"], unfinished(office.instance), office.instance, utc_now() + SILENCE)
-    assert bury_the_dead(suspects, office.store, office.instance)
+    later = utc_now() + SILENCE
+    suspects = silent(["plans"], unfinished(office.instance), office.instance, later)
+    assert bury_the_dead(suspects, office.store, office.instance, later)
     skipped(office.empty())
     status, attempts, error = office.job(job)
     assert (status, attempts) == ("queued", 1)

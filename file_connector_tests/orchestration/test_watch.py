@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 from dagster._core.test_utils import create_run_for_test
 
-from file_connector.models import Mode
+from file_connector.models import Mode, Outcome
 from file_connector.orchestration import watch
 from file_connector.orchestration.factory import asset_key
 from file_connector.orchestration.runs import SILENCE, START_SILENCE
@@ -66,6 +67,25 @@ def test_s41_a_run_at_work_is_left_alone(house: House) -> None:
     house.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, "at-work")
     assert looked(house, SILENCE) == "no run has lost its process"
     assert status() is Status.STARTED
+
+
+def test_a_run_that_has_just_given_back_its_lease_is_left_alone(house: House) -> None:
+    """After minutes without a word it says all that it has to say, but not in the same instant."""
+    status = a_run(house, Status.STARTED, asset_key("plans"))
+    (run,) = house.instance.get_runs()
+    working = dg.DagsterEvent(
+        dg.DagsterEventType.ENGINE_EVENT.value,
+        run.job_name,
+        event_specific_data=EngineEventData(),
+    )
+    long_ago = utc_now() - SILENCE
+    house.instance.report_dagster_event(working, run.run_id, timestamp=long_ago.timestamp())
+    house.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, f"{run.run_id}:plans")
+    house.store.finish_run(f"{run.run_id}:plans", Outcome.COMPLETE, "", 1, 0)
+    assert looked(house, timedelta()) == "no run has lost its process"
+    assert status() is Status.STARTED
+    assert "lost its process" in looked(house, SILENCE)
+    assert status() is Status.FAILURE
 
 
 def test_a_run_that_is_slow_to_start_is_given_dagsters_time(house: House) -> None:
