@@ -288,11 +288,12 @@ def test_s17_everything_is_killed_in_the_middle_of_a_run(town: Town) -> None:
 
 
 def test_s41_a_run_that_outlives_its_daemon_is_waited_for(town: Town) -> None:
-    drive = town.plots[0]
+    drive, autodesk = town.plots
     town.hour_passes()
     hold = hold_a_run(town)
     daemon = town.start()
     hold.reached(START_SECONDS)
+    wait_for(lambda: town.healthy(autodesk), "the end of the other run", START_SECONDS)
     (run,) = town.runs(drive)
     started = town.instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT
