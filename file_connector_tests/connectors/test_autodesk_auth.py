@@ -25,7 +25,7 @@ from file_connector.errors import (
 )
 from file_connector.sandbox import faults
 from file_connector_tests.connectors.acc import DictVault, Site, a_site, rows
-from file_connector_tests.connectors.memory import Sync
+from file_connector_tests.connectors.memory import Memory, Sync
 
 
 @pytest.fixture
@@ -346,6 +346,46 @@ def test_s34_a_refused_token_is_refreshed_once_by_whoever_comes_first(
     second.check()
     first.check()
     assert refreshes(site) == 2
+
+
+def test_s34_a_token_of_another_process_refused_as_well_is_no_dead_sign_in(
+    site: Site, vault: DictVault
+) -> None:
+    seed = site.sandbox.aps_credentials("three_legged")
+    sync = Sync(three_legged(site, vault, seed), Memory())
+    sync.tick()
+    in_another_process()
+    site.sandbox.aps_api.tokens.expire()
+    three_legged(site, vault, seed).check()
+    site.sandbox.aps_api.tokens.expire()
+    sync.tick()
+    assert refreshes(site) == 3
+
+
+def test_s33_a_token_renewed_before_the_refusal_and_refused_as_well_is_no_dead_sign_in(
+    site: Site,
+) -> None:
+    """Somebody else renews while a call is under way, and loses that token, too."""
+    connector, other = site.connector(), site.connector()
+    connector.check()
+
+    def renewed_and_lost() -> None:
+        site.sandbox.aps_api.tokens.expire()
+        other.check()
+        site.sandbox.aps_api.tokens.expire()
+
+    site.sandbox.faults.add(faults.before(renewed_and_lost), kind="aps.topFolders")
+    connector.check()
+    assert site.sandbox.log.count("aps.token") == 3
+
+
+def test_s33_a_fresh_token_that_is_refused_ends_the_attempts(site: Site) -> None:
+    site.connector().check()
+    since = site.sandbox.log.mark()
+    site.sandbox.faults.add(faults.expired_token("aps"), kind="aps.topFolders", times=None)
+    assert isinstance(refusal(site.connector()), ReconnectError)
+    assert site.calls(since, "aps.token") == 1
+    assert site.calls(since, "aps.topFolders") == 2
 
 
 def test_s34_killed_between_answer_and_save_asks_for_a_new_consent(

@@ -112,9 +112,9 @@ class TokenSource:
         token = self._slot.token
         if token is not None and self._usable(token, None):
             return token.value
-        return self._obtain(None)
+        return self._obtain(None)[0]
 
-    def renew(self, refused: str) -> str:
+    def renew(self, refused: str) -> tuple[str, bool]:
         return self._obtain(refused)
 
     def forecast(self) -> str | None:
@@ -133,17 +133,19 @@ class TokenSource:
             found: T = answer
             return found
 
-    def _obtain(self, refused: str | None) -> str:
+    def _obtain(self, refused: str | None) -> tuple[str, bool]:
         with self._slot.lock:
-            token = self._slot.token
+            token, fresh = self._slot.token, False
             if token is None or not self._usable(token, refused):
-                token = self._slot.token = self._fetch(refused)
-            return token.value
+                token, fresh = self._fetch(refused)
+                self._slot.token = token
+            return token.value, fresh
 
     def _usable(self, token: AccessToken, refused: str | None) -> bool:
         return token.value != refused and self._transport.toolbox.now() < token.use_until
 
-    def _fetch(self, refused: str | None) -> AccessToken:
+    def _fetch(self, refused: str | None) -> tuple[AccessToken, bool]:
+        """A token other than the refused one; and whether it was issued just now."""
         raise NotImplementedError
 
     def _post(self, form: Mapping[str, str]) -> dict[str, Json]:
@@ -208,8 +210,8 @@ class TwoLegged(TokenSource):
 
     kind = "2-legged"
 
-    def _fetch(self, refused: str | None) -> AccessToken:
-        return self._token(self._post({"grant_type": "client_credentials", "scope": SCOPE}))
+    def _fetch(self, refused: str | None) -> tuple[AccessToken, bool]:
+        return self._token(self._post({"grant_type": "client_credentials", "scope": SCOPE})), True
 
 
 class ServiceAccount(TokenSource):
@@ -233,9 +235,9 @@ class ServiceAccount(TokenSource):
     def description(self) -> str:
         return f"service account {self._account} of app {self.client_id}"
 
-    def _fetch(self, refused: str | None) -> AccessToken:
+    def _fetch(self, refused: str | None) -> tuple[AccessToken, bool]:
         form = {"grant_type": JWT_BEARER, "assertion": self._assertion(), "scope": SCOPE}
-        return self._token(self._post(form))
+        return self._token(self._post(form)), True
 
     def _assertion(self) -> str:
         now = self._transport.toolbox.now()
@@ -313,7 +315,7 @@ class ThreeLegged(TokenSource):
             "after that the account must be connected again"
         )
 
-    def _fetch(self, refused: str | None) -> AccessToken:
+    def _fetch(self, refused: str | None) -> tuple[AccessToken, bool]:
         """One process at a time; whoever comes second finds the winner's token in the vault. The
         next refresh token is durable before the access token is used."""
         if self._vault is None:
@@ -329,7 +331,7 @@ class ThreeLegged(TokenSource):
             held = self._held(self._vault)
             ready = self._ready(held)
             if ready is not None and self._usable(ready, refused):
-                return ready
+                return ready, False
             spent = str(held["refresh_token"])
             form = {"grant_type": "refresh_token", "refresh_token": spent}
             document = self._post(form)
@@ -344,7 +346,7 @@ class ThreeLegged(TokenSource):
             self._slot.unsaved = (spent, fresh)
             self._vault.save(self._key, fresh)
             self._slot.unsaved = None
-            return token
+            return token, True
 
     def _held(self, vault: TokenVault) -> Mapping[str, Json]:
         """What the vault holds, or the seed; after first saving what an earlier attempt could not,

@@ -69,8 +69,9 @@ class Tokens(Protocol):
         """A token believed to be valid."""
         ...
 
-    def renew(self, refused: str) -> str:
-        """Another token, because the provider refused this one."""
+    def renew(self, refused: str) -> tuple[str, bool]:
+        """Another token, because the provider refused this one; and whether it was issued for that,
+        and not to somebody else perhaps before."""
         ...
 
 
@@ -247,11 +248,13 @@ class Transport:
     ) -> Answer:
         if self.tokens is None:
             raise BugError("a request before the transport was given its tokens")
-        token = self._guarded(self.tokens.current())
-        answer = self._send("GET", url, budget, what, params=params, token=token)
-        if answer.status == 401:
-            token = self._guarded(self.tokens.renew(token))
-            answer = self._send("GET", url, budget, what, params=params, token=token)
+        token, fresh = self.tokens.current(), False
+        answer = self._send("GET", url, budget, what, params=params, token=self._guarded(token))
+        for _ in range(2):  # the third token is younger than the first refusal, whoever got it
+            if answer.status == 401 and not fresh:
+                token, fresh = self.tokens.renew(token)
+                guarded = self._guarded(token)
+                answer = self._send("GET", url, budget, what, params=params, token=guarded)
         if answer.status == 401:
             raise ReconnectError(
                 f"Autodesk refuses a fresh access token for {what}: 401 {self._detail(answer)}.",
