@@ -127,7 +127,7 @@ def running_postgres(version: str = "18") -> Iterator[PostgresServer]:
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

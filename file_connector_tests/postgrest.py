@@ -134,7 +134,7 @@ def running_postgrest(program: str, database_url: str) -> Iterator[str]:
                 return
         finally:
             process.terminate()
-            process.wait(15)
+            process.wait(60)
     raise RuntimeError(f"{program} did not start")
 
 

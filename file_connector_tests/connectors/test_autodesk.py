@@ -782,7 +782,7 @@ def test_a_listing_older_than_what_the_fast_way_stored_is_not_believed(
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         time.sleep(0.005)

@@ -185,7 +185,7 @@ def test_a_body_that_drips_forever_is_given_up(site: Site) -> None:
 
 def test_a_silent_server_is_given_up(site: Site) -> None:
     site.sandbox.faults.add(faults.hang(), kind="aps.hubs", times=None)
-    connector = site.connector(toolbox=site.toolbox(timeout_seconds=0.05, retry_budget_seconds=1.0))
+    connector = site.connector(toolbox=site.toolbox(timeout_seconds=0.5, retry_budget_seconds=1.0))
     with pytest.raises(TransientError, match=r"reading the list of hubs .* failed: ReadTimeout"):
         connector.check()
 

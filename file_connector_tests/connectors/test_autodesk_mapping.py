@@ -406,7 +406,7 @@ def test_the_end_of_what_is_stored_comes_before_other_pages() -> None:
 
 
 def test_folders_are_listed_at_the_same_time() -> None:
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=30)
 
     def pages(name: str) -> Iterator[str]:
         together.wait()
@@ -421,7 +421,7 @@ def test_s46_no_answer_waits_for_a_slower_one() -> None:
 
     def pages(name: str) -> Iterator[str]:
         if name == "a":
-            assert slow.wait(10)
+            assert slow.wait(30)
         yield name
 
     walking = walk(list("edcba"), pages, 4, prompt_seconds=0.001)
@@ -467,7 +467,7 @@ def test_only_a_few_pages_are_held_and_an_abandoned_walk_stops() -> None:
     walking = walk(["a"], pages, 1)
     next(walking)
     for _ in range(3):
-        assert made.acquire(timeout=5)
+        assert made.acquire(timeout=30)
     walking.close()
     assert count[0] <= 5
     assert not [t for t in threading.enumerate() if t.name == "autodesk-listing"]

@@ -270,7 +270,7 @@ def test_s22_many_resets_in_one_run(desk: Desk) -> None:
 def test_s22_a_hanging_server(desk: Desk) -> None:
     desk.drive.add_file("a.pdf", desk.root)
     desk.sandbox.faults.add(faults.hang(), kind="drive.files.list")
-    sync = Sync(desk.connector(toolbox=desk.toolbox(timeout=0.3)))
+    sync = Sync(desk.connector(toolbox=desk.toolbox(timeout=1)))
     sync.tick()
     desk.assert_true(sync)
 
@@ -307,7 +307,7 @@ def test_s22_a_dripping_server_is_cut_off(desk: Desk, seconds: float) -> None:
 
 
 def test_s21_what_a_dripping_server_takes_counts_as_waiting(desk: Desk) -> None:
-    assert dripped_on(desk, timeout=0.5, budget=0.5) < 1.6, "0.5 s, not four times that"
+    assert dripped_on(desk, timeout=1, budget=1) < 3.5, "1 s, not four times that"
 
 
 def test_s22_gzip() -> None:
@@ -544,7 +544,7 @@ def test_s22_a_sick_token_endpoint(desk: Desk, fault: faults.Fault) -> None:
     sync.tick()
     desk.assert_true(sync)
     assert len(desk.naps.seconds) == 2, "we wait, google-auth does not"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_s21_a_throttled_token_endpoint_is_given_the_time_it_asks_for(desk: Desk) -> None:

@@ -177,10 +177,10 @@ def test_a_provider_that_does_not_answer_cannot_hold_a_tick(
     synced.plans.close = closed.set  # type: ignore[method-assign]
     began = time.monotonic()
     launched(synced.tick(utc_now()))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert not closed.is_set()
     sleepy.set()
-    assert closed.wait(10), "the late answer must close its connector"
+    assert closed.wait(30), "the late answer must close its connector"
 
 
 def test_the_probes_deadline_leaves_room_in_dagsters_minute() -> None:

@@ -180,7 +180,7 @@ def test_closing_ends_hanging_requests() -> None:
         thread.start()
         while not sandbox.log.count(LIST):
             time.sleep(0.01)
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert caught
 
