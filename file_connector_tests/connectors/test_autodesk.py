@@ -426,6 +426,22 @@ def test_s03_move_out_is_out_of_scope(site: Site) -> None:
     assert rows(sync.memory) == site.truth(site.plans)
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_s03_move_out_below_what_the_account_may_not_see(site: Site, status: int) -> None:
+    """Whoever may see one folder of a project cannot climb to its top."""
+    aps = site.sandbox.aps
+    sync = site.sync({"folder_id": site.level})
+    file, folder = aps.add_item("leaving.pdf", site.level), aps.add_folder("Leaving", site.level)
+    inside = aps.add_item("inside.pdf", folder)
+    sync.tick()
+    above = aps.folders[site.plans].parent
+    site.sandbox.faults.add(faults.aps_error(status), path=f"/folders/{above}", times=None)
+    aps.move(file, site.plans)
+    aps.move(folder, site.plans)
+    sync.tick()
+    assert sync.memory.gone == dict.fromkeys([file, inside], GoneReason.OUT_OF_SCOPE)
+
+
 def test_s03_a_folder_moved_out_takes_its_files_along(site: Site) -> None:
     sync = site.sync({"folder_id": site.plans})
     sync.tick()

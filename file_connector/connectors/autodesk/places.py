@@ -49,6 +49,7 @@ class Places:
         self._wanted = wanted
         self._workers = workers
         self._outcomes: dict[str, GoneReason | None] = {}
+        self._above: set[str] | None = None
         self.refused: set[str] = set()
         self.unclear: dict[str, str] = {}
 
@@ -122,8 +123,9 @@ class Places:
                 outcome = None  # no evidence against it
                 break
             if not isinstance(seen, FolderEntry):
-                outcome = seen
-                self.refused.update(path)
+                if at not in self._above_roots():
+                    outcome = seen
+                    self.refused.update(path)
                 break
             if seen.hidden:
                 outcome = GoneReason.DELETED
@@ -131,6 +133,19 @@ class Places:
             at = seen.parent_id
         self._outcomes.update(dict.fromkeys(path, outcome))
         return outcome
+
+    def _above_roots(self) -> set[str]:
+        """The folders above the start folders, up to the first that is not shown: whoever may see
+        one folder of a project cannot climb to its top. What comes up there lies elsewhere."""
+        if self._above is None:
+            self._above = set()
+            for root in self._roots:
+                seen = self._look(self._api.folder, root)
+                while isinstance(seen, FolderEntry) and seen.parent_id not in {None, *self._above}:
+                    at = str(seen.parent_id)
+                    self._above.add(at)
+                    seen = self._look(self._api.folder, at)
+        return self._above
 
     def _each(
         self, look: Callable[[str], E], ids: Sequence[str]
