@@ -64,7 +64,11 @@ def _endpoint_check(
 ) -> Callable[[], Sequence[str]]:
     def work() -> Sequence[str]:
         connector = deployment.open_connector(
-            endpoint, store, timeout_seconds=deadline_seconds - 1.5, retry_budget_seconds=2.0
+            endpoint,
+            store,
+            timeout_seconds=deadline_seconds - 1.5,
+            retry_budget_seconds=2.0,
+            call_budget_seconds=deadline_seconds - 1.5,
         )
         with closing(connector):
             return connector.check() or ["credentials and access are fine."]

@@ -98,9 +98,14 @@ class Deployment:
         *,
         timeout_seconds: float = 30.0,
         retry_budget_seconds: float = 200.0,
+        call_budget_seconds: float = 120.0,
     ) -> Connector:
         """A connector for one endpoint; close it after use. No network, except to the sandbox and
         to the store, for secrets kept there.
+
+        Args:
+            timeout_seconds, retry_budget_seconds: as in ``Toolbox``.
+            call_budget_seconds: how long one call may wait for our own budget of calls.
 
         Raises:
             ConfigurationError: its credentials are missing or unusable; names variable and shape.
@@ -112,7 +117,7 @@ class Deployment:
             if credentials.name == SANDBOX:
                 credentials, environ = self._enter_sandbox(spec)
             toolbox = Toolbox(
-                limiter=store.limiter(),
+                limiter=store.limiter(call_budget_seconds),
                 vault=store.vault(self.settings.encryption_key),
                 timeout_seconds=timeout_seconds,
                 retry_budget_seconds=retry_budget_seconds,

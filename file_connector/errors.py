@@ -5,6 +5,7 @@ FileConnectorError
 ├── ReconnectError        the account must be connected again by a person (revoked, expired, scope)
 ├── TransientError        nothing to do: the next run tries again
 │   ├── ThrottledError      the provider asked us to slow down
+│   │   └── BudgetError       we slow ourselves down, before it has to
 │   ├── BusyError           another run is writing this endpoint
 │   └── ConflictError       another run moved the cursor first; nothing of ours was written
 ├── CursorRejectedError   the provider refuses our cursor; the engine lists everything anew
@@ -70,6 +71,11 @@ class TransientError(FileConnectorError):
 
 class ThrottledError(TransientError):
     """Too many calls (429, or a 403 whose reason is a rate limit)."""
+
+
+class BudgetError(ThrottledError):
+    """Our own budget of calls, shared by all endpoints of one sign-in, is used up for longer than
+    the caller would wait. Says nothing about the provider or the endpoint."""
 
 
 class BusyError(TransientError):

@@ -109,7 +109,7 @@ class RateLimiter(Protocol):
 
     def acquire(self, key: str, per_minute: int) -> None:
         """Wait until one more call under ``key`` (at most ``per_minute`` of them a minute) may go
-        out; raises ThrottledError if that would take unreasonably long."""
+        out; raises BudgetError if that would take unreasonably long."""
         ...
 
 

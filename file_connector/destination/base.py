@@ -180,8 +180,8 @@ class Store(Protocol):
         ...
 
     # -- lent to connectors ----------------------------------------------------------------------
-    def limiter(self) -> RateLimiter:
-        """Token buckets in the store, shared by all processes."""
+    def limiter(self, patience_seconds: float = 120.0) -> RateLimiter:
+        """Token buckets in the store, shared by all processes; for who waits so long for a call."""
         ...
 
     def vault(self, key: str | None) -> TokenVault | None:

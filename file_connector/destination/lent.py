@@ -18,14 +18,15 @@ from file_connector.destination.sealing import fernet
 from file_connector.destination.sql_store import SqlStore, living
 from file_connector.destination.tables import dumps, rate_limits, token_locks, tokens
 from file_connector.errors import (
+    BudgetError,
     ConfigurationError,
     ConflictError,
-    ThrottledError,
     TransientError,
 )
 from file_connector.models import Json
 
 LONGEST_WAIT = timedelta(seconds=120)
+"""No slot is reserved further ahead, whoever asks."""
 BURST_SHARE = 10
 """A tenth of a minute's budget may go out at once."""
 
@@ -39,8 +40,9 @@ class Limiter(ABC):
     """A token bucket per key. Each caller reserves the next free slot in one short transaction and
     then waits for it outside, so slots are given out in the order of asking."""
 
-    def __init__(self, sleep: Callable[[float], None]) -> None:
+    def __init__(self, sleep: Callable[[float], None], patience_seconds: float) -> None:
         self._sleep = sleep
+        self._patience = min(timedelta(seconds=patience_seconds), LONGEST_WAIT)
 
     @abstractmethod
     def _reserve(
@@ -51,16 +53,17 @@ class Limiter(ABC):
     def acquire(self, key: str, per_minute: int) -> None:
         """Wait for a slot. Never more than ``per_minute`` slots fall into any 60 s.
 
-        Raises ThrottledError, reserving nothing, if the wait would exceed 120 s.
+        Raises BudgetError, reserving nothing, if that would take longer than the patience lent.
         """
         per_minute = max(per_minute, 1)
         burst = max(per_minute // BURST_SHARE, 1)
         spacing = timedelta(microseconds=-(-60_000_000 // (per_minute - burst + 1)))  # rounded up
-        wait = self._reserve(key, spacing, spacing * (burst - 1), LONGEST_WAIT)
-        if wait > LONGEST_WAIT:
-            raise ThrottledError(
-                f"the budget of {per_minute} calls a minute is spoken for over the next "
-                f"{wait.total_seconds():.0f} s",
+        wait = self._reserve(key, spacing, spacing * (burst - 1), self._patience)
+        if wait > self._patience:
+            raise BudgetError(
+                f"our own budget of {per_minute} calls a minute, which all endpoints of this "
+                f"sign-in share, is used up for the next {wait.total_seconds():.0f} s.",
+                remedy="It goes on by itself.",
                 retry_after=wait.total_seconds(),
             )
         if wait:
@@ -68,8 +71,8 @@ class Limiter(ABC):
 
 
 class SqlRateLimiter(Limiter):
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store._sleep)
+    def __init__(self, store: SqlStore, patience_seconds: float) -> None:
+        super().__init__(store._sleep, patience_seconds)
         self._store = store
 
     def _reserve(
@@ -87,7 +90,7 @@ class SqlRateLimiter(Limiter):
                     select(rate_limits.c.free_at).where(rate_limits.c.key == key).with_for_update()
                 ).one()
             now = self._store._now(conn)
-            if held - now > longest + slack + spacing:
+            if held - now > LONGEST_WAIT + slack + spacing:
                 held = now  # further than we ever reserve: the clock was set back
             wait = max(held - slack - now, timedelta())
             if wait <= longest:

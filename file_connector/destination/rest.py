@@ -320,8 +320,8 @@ class RestStore:
 
     # -- lent to connectors ----------------------------------------------------------------------
 
-    def limiter(self) -> RateLimiter:
-        return RestLimiter(self)
+    def limiter(self, patience_seconds: float = 120.0) -> RateLimiter:
+        return RestLimiter(self, patience_seconds)
 
     def vault(self, key: str | None = None) -> TokenVault | None:
         key = key or self._encryption_key
@@ -376,8 +376,8 @@ class RestKnown:
 
 
 class RestLimiter(Limiter):
-    def __init__(self, store: RestStore) -> None:
-        super().__init__(store._sleep)
+    def __init__(self, store: RestStore, patience_seconds: float) -> None:
+        super().__init__(store._sleep, patience_seconds)
         self._store = store
 
     def _reserve(

@@ -574,10 +574,10 @@ class SqlStore(Transactions):
 
     # -- lent to connectors ----------------------------------------------------------------------
 
-    def limiter(self) -> RateLimiter:
+    def limiter(self, patience_seconds: float = 120.0) -> RateLimiter:
         from file_connector.destination.lent import SqlRateLimiter
 
-        return SqlRateLimiter(self)
+        return SqlRateLimiter(self, patience_seconds)
 
     def vault(self, key: str | None = None) -> TokenVault | None:
         from file_connector.destination.lent import SqlTokenVault

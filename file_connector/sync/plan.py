@@ -11,7 +11,7 @@ from datetime import datetime, time, timedelta, timezone
 
 from file_connector.connectors.base import Connector
 from file_connector.destination.base import EndpointStatus, Store
-from file_connector.errors import FileConnectorError, TransientError
+from file_connector.errors import BudgetError, FileConnectorError, TransientError
 from file_connector.models import Identity, Mode, SyncState
 
 FIRST_RETRY = timedelta(minutes=5)
@@ -63,6 +63,8 @@ def decide(identity: Identity, connector: Connector, store: Store, now: datetime
         if state.cursor is None:
             return Decision(True, pending or "first sync")
         probe = connector.probe(state.cursor, store.known(identity.endpoint_id))
+    except BudgetError as error:
+        return Decision(False, f"not asked: {error}")
     except FileConnectorError as error:
         error.endpoint = identity.endpoint_id
         if not failing:

@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from cryptography.fernet import Fernet
 
-from file_connector.connectors.autodesk.api import CONTENTS
+from file_connector.connectors.autodesk.api import CONTENTS, TOP_FOLDERS
 from file_connector.connectors.autodesk.connector import WORKERS
 from file_connector.destination.sqlite import SqliteStore
+from file_connector.orchestration.resources import AutodeskResource, current_deployment
+from file_connector.orchestration.schedules import evaluate
+from file_connector.sync.run import SyncRun
+from file_connector.times import utc_now
 from file_connector_tests.builders import at
 from file_connector_tests.connectors.acc import Site, a_site
 
@@ -25,6 +30,19 @@ from file_connector_tests.connectors.acc import Site, a_site
 def site() -> Iterator[Site]:
     with a_site() as site:
         yield site
+
+
+def an_endpoint(site: Site) -> str:
+    """An endpoints.yaml."""
+    entry = {
+        "name": "Tower",
+        "endpoint_type": "autodesk_construction_cloud",
+        "project_id": "tower-42",
+        "user_id": "ana",
+        "credentials": "ana",
+        "endpoint_details": {"project_id": site.project, "hub_id": site.hub},
+    }
+    return json.dumps({"endpoints": [entry]})
 
 
 class Simulation:
@@ -108,23 +126,34 @@ sys.exit(failed)
 """
 
 
+def test_s43_a_tick_for_which_our_budget_is_used_up_says_so_and_is_no_failure(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APS_BASE_URL", site.sandbox.aps_base_url)
+    monkeypatch.setenv("APS_CREDENTIALS__ANA", json.dumps(site.sandbox.aps_credentials()))
+    (tmp_path / "endpoints.yaml").write_text(an_endpoint(site))
+    deployment = current_deployment()
+    (endpoint,) = deployment.catalog().endpoints
+    with deployment.open_store() as store:
+        SyncRun(endpoint.identity, deployment.open_connector(endpoint, store), store).drain()
+        waits: list[float] = []
+        store._sleep = waits.append  # type: ignore[attr-defined]
+        others = store.limiter()
+        while not waits or waits[-1] < 15:
+            others.acquire("aps:sandbox-client:topFolders", TOP_FOLDERS.per_minute)
+        before = store.status(endpoint.id), site.calls()
+        instance = dg.DagsterInstance.ephemeral()
+        hasty = AutodeskResource().hasty_connector
+        answer = evaluate(endpoint, store, hasty, instance, utc_now())
+        assert (store.status(endpoint.id), site.calls()) == before
+    assert isinstance(answer, dg.SkipReason)
+    told = answer.skip_message or ""
+    assert told.startswith("not asked: our own budget of 300 calls a minute"), told
+
+
 def test_s34_twenty_processes_wake_together_and_refresh_once(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "endpoints.yaml").write_text(
-        json.dumps(
-            {
-                "endpoints": [
-                    {
-                        "name": "Tower",
-                        "endpoint_type": "autodesk_construction_cloud",
-                        "project_id": "tower-42",
-                        "user_id": "ana",
-                        "credentials": "ana",
-                        "endpoint_details": {"project_id": site.project, "hub_id": site.hub},
-                    }
-                ]
-            }
-        )
-    )
+    (tmp_path / "endpoints.yaml").write_text(an_endpoint(site))
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),

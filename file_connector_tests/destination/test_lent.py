@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,9 +11,9 @@ from cryptography.fernet import Fernet
 
 from file_connector.destination.sql_store import SqlStore
 from file_connector.errors import (
+    BudgetError,
     ConfigurationError,
     ConflictError,
-    ThrottledError,
     TransientError,
 )
 from file_connector_tests.destination.conftest import Clock, Place
@@ -80,12 +81,26 @@ def test_a_wait_too_long_is_refused_and_reserves_nothing(store: SqlStore, clock:
     for _ in range(3):
         limiter.acquire("client-1", 1)
     for _ in range(3):
-        with pytest.raises(ThrottledError, match="spoken for over the next 180 s") as error:
+        with pytest.raises(BudgetError, match="used up for the next 180 s") as error:
             limiter.acquire("client-1", 1)
         assert error.value.retry_after == 180
     clock.pass_by(60)
     limiter.acquire("client-1", 1)
     assert waits == [60, 120, 120]
+
+
+def test_who_is_in_a_hurry_waits_less(store: SqlStore, clock: Clock) -> None:
+    waits: list[float] = []
+    store._sleep = waits.append
+    patient, hasty = store.limiter(), store.limiter(patience_seconds=9)
+    for _ in range(5):
+        patient.acquire("client-1", 6)
+    with pytest.raises(BudgetError, match="used up for the next 50 s"):
+        hasty.acquire("client-1", 6)
+    patient.acquire("client-1", 6)
+    clock.pass_by(51)
+    hasty.acquire("client-1", 6)
+    assert waits == [10, 20, 30, 40, 50, 9]
 
 
 def test_a_clock_set_back_does_not_block_for_ever(store: SqlStore, clock: Clock) -> None:
@@ -163,7 +178,7 @@ def test_s34_one_refresh_at_a_time(place: Place) -> None:
                 vault.save("acme", {"n": 1})
 
     threads = [
-        threading.Thread(target=refresh, args=(place.open(sleep=lambda _: None),))
+        threading.Thread(target=refresh, args=(place.open(sleep=lambda _: time.sleep(0.01)),))
         for _ in range(4)
         for _ in range(2)
     ]

@@ -10,6 +10,7 @@ import pytest
 
 from file_connector.destination.base import Store
 from file_connector.errors import (
+    BudgetError,
     ConfigurationError,
     FileConnectorError,
     ReconnectError,
@@ -254,6 +255,22 @@ def test_back_off_doubles_to_an_hour() -> None:
         60,
         60,
     ]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_s43_our_own_budget_is_nobody_s_failure(
+    store: Store, source: ScriptedConnector, failing: bool
+) -> None:
+    """Other endpoints of the same sign-in use it up: nothing is wrong with this one."""
+    due = failed_once(source, store, TransientError("502")) if failing else SOON
+    before = store.status(ME.endpoint_id)
+    spent = BudgetError("our own budget is used up.", remedy="It goes on by itself.")
+    source.probe_answer = source.check_answer = spent
+    why = "not asked: our own budget is used up. It goes on by itself."
+    assert decide(source, store, due) == Decision(False, why)
+    assert store.status(ME.endpoint_id) == before
+    source.probe_answer, source.check_answer = Probe(True, "3 changes"), None
+    assert decide(source, store, due) == Decision(True, "3 changes")
 
 
 def test_a_passing_probe_failure_tells_its_story_in_a_run(
