@@ -481,7 +481,7 @@ class SyncRun:
     def _store_batch(
         self, batch: Batch, state: SyncState, *, forget_folders: bool = False
     ) -> CommitResult:
-        self._tally.notes.extend(batch.notes)
+        self._tally.notes.extend(n for n in batch.notes if n not in self._tally.notes)
         unmoved = state == self._state
         empty = not (batch.records or batch.gone or batch.folders or batch.folders_gone)
         if empty and not batch.seen and unmoved and not forget_folders:

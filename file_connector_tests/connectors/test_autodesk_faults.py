@@ -603,6 +603,25 @@ def test_s14_flaky_listing_in_a_sweep(site: Site, synced: Sync) -> None:
     assert rows(synced.memory) == site.truth()
 
 
+def test_s14_a_sweep_that_was_shown_too_little_is_not_the_last_word(
+    site: Site, synced: Sync
+) -> None:
+    """It kept the folder's rollup, and what was new there came a day later."""
+    held = synced.memory.files_in(site.models)[0].external_id
+    new = site.sandbox.aps.add_item("new.pdf", site.models)
+    site.sandbox.faults.add(faults.drop([held, new]), path=path_of(site.models), times=None)
+    synced.sweep()
+    assert synced.connector.probe(synced.cursor, synced.memory).changed
+    synced.sweep()
+    unshown = synced.connector.probe(synced.cursor, synced.memory)
+    assert not unshown.changed, "what no listing ever shows costs no runs for ever"
+    site.sandbox.aps.upload(new)
+    synced.sweep()
+    site.sandbox.faults.clear()
+    synced.tick()
+    assert rows(synced.memory) == site.truth()
+
+
 @pytest.mark.parametrize("way", ["fast", "sweep"])
 def test_s14_a_folder_left_out_once_is_not_lost(site: Site, synced: Sync, way: str) -> None:
     new = site.sandbox.aps.add_item("new.pdf", site.room)

@@ -219,7 +219,8 @@ class AutodeskConnector:
 
     def resolve(self, missing: Sequence[KnownFile], known: Known) -> Iterator[Batch]:
         """Folders that are gone take their files with them; of the rest, each is looked at. Where
-        that tells nothing either, the fast way is made to look again."""
+        that tells nothing either, or shows that a listing had a hole, the fast way is made to look
+        again."""
         roots = self._known_roots(known)
         newest = max((f.state.get("seen", 0) for f in roots), default=0)
         places = Places(
@@ -245,12 +246,14 @@ class AutodeskConnector:
             else:
                 gone.append(Gone(file.external_id, reason))
         records: list[FileRecord] = []
+        tree = Tree(known)
         for file, found in places.files(rest):
             if isinstance(found, GoneReason):
                 gone.append(Gone(file.external_id, found))
-            elif not tells_less(found, file):
+                continue
+            if not tells_less(found, file):
                 records.append(found)
-        tree = Tree(known)
+            tree.holed(found.parent_id)
         blind: list[Blind] = []
         for file in rest:
             if why := places.unclear.get(file.external_id):

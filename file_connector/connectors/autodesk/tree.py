@@ -7,6 +7,7 @@ Folder.state:
         see; looking once more at that is not for the probe to ask for.
     seen, pass: number of the last sweep whose listing of the parent showed the folder, and of the
         last one in which the folder's own listing was stored.
+    holed: the rollup for which a sweep's listing of the folder left out what is there.
     next: the rollup that sweep saw (None: unsure); becomes ``rollup`` at its end.
     start: on start folders: hub, scope, and whether it was found by name.
 """
@@ -14,7 +15,7 @@ Folder.state:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from file_connector.connectors.autodesk.mapping import FolderEntry
@@ -102,6 +103,17 @@ class Tree:
                 folder_id, folder.parent_id, folder.name, without_rollup(folder.state)
             )
             folder_id = folder.parent_id
+
+    def holed(self, folder_id: str | None) -> None:
+        """The last sweep's listing of a folder left out what is there, so perhaps also what is new:
+        doubt it, unless nothing changed since a sweep said the same. What no listing ever shows
+        must not cost a run at every tick."""
+        folder = self.folder(folder_id) if folder_id is not None else None
+        rollup = folder.state.get("rollup") if folder is not None else None
+        if folder is None or rollup is None or folder.state.get("holed") == rollup:
+            return
+        self._draft[folder.folder_id] = replace(folder, state={**folder.state, "holed": rollup})
+        self.doubt(folder.folder_id)
 
     def take(self) -> list[Folder]:
         """What was drafted and differs from what is known; the draft is empty afterwards."""
