@@ -594,6 +594,36 @@ def test_s14_flaky_listing_tombstones_nothing(site: Site, flakes: int) -> None:
     assert not sync.connector.probe(sync.cursor, sync.memory).changed
 
 
+def test_s14_a_file_that_no_listing_shows_any_more_does_not_cost_a_run_every_tick(
+    site: Site, synced: Sync
+) -> None:
+    aps = site.sandbox.aps
+    hidden = synced.memory.files_in(site.models)[0].external_id
+    fault = site.sandbox.faults.add(faults.drop({hidden}), path=path_of(site.models), times=None)
+
+    def ticks_that_run(ticks: int) -> int:
+        runs = 0
+        for _ in range(ticks):
+            if synced.connector.probe(synced.cursor, synced.memory).changed:
+                synced.tick()
+                runs += 1
+        return runs
+
+    for name in ("one.pdf", "two.pdf"):
+        new = aps.add_item(name, site.models)
+        assert ticks_that_run(10) == 3
+        assert new in synced.memory.live
+        assert hidden in synced.memory.live
+    aps.upload(hidden)
+    assert ticks_that_run(10) == 3
+    assert rows(synced.memory) == site.truth()
+    site.sandbox.faults.remove(fault)
+    synced.sweep()
+    aps.add_item("three.pdf", site.models)
+    assert ticks_that_run(10) == 1
+    assert rows(synced.memory) == site.truth()
+
+
 def test_s14_flaky_listing_in_a_sweep(site: Site, synced: Sync) -> None:
     site.sandbox.aps.add_items(30, site.models)
     synced.tick()

@@ -180,7 +180,7 @@ class AutodeskConnector:
             if descent.paged:
                 yield Batch(blind=[Blind(f.id, f.name, why) for f in start.folders])
             else:
-                notes.append("a listing left out files that are there; it is read again next time")
+                notes.append("a listing left out files that are there; it will be read again")
         yield Batch(cursor=None if blind else memory, notes=notes)
 
     def sweep(self, known: Known, progress: Json | None, pass_no: int) -> Iterator[Batch]:

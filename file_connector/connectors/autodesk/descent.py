@@ -19,6 +19,7 @@ from file_connector.connectors.autodesk.tree import (
     Tree,
     changed,
     settled,
+    tried,
     with_rollup,
     without_rollup,
 )
@@ -217,7 +218,7 @@ class Descent:
 
     def _release(self, node: Node | None) -> None:
         """One thing less to wait for; a folder that waits for nothing may keep its rollup. A start
-        folder of which only something refused is missing remembers that."""
+        folder that may not remembers that it was tried."""
         while node is not None:
             node.waits_for -= 1
             if node.waits_for:
@@ -228,8 +229,8 @@ class Descent:
                     self._tree.amend(node, with_rollup(state, node.rollup))
             elif node.above is not None:
                 node.above.doubt(restless=node.restless)
-            elif node.rollup is not None and not node.restless:
-                self._tree.amend(node, {**state, "tried": node.rollup})
+            elif node.rollup is not None:
+                self._tree.amend(node, tried(state, node.rollup, restless=node.restless))
             node = node.above
 
     def _questions(self, roots: Sequence[str]) -> Iterator[Batch]:

@@ -4,7 +4,8 @@ Folder.state:
     rollup: the folder's ``lastModifiedTimeRollup`` for which its own listing and everything below
         is stored; absent while anything there is not, or not surely, stored.
     tried: on start folders: the rollup at which the fast way stored everything but what it may not
-        see; looking once more at that is not for the probe to ask for.
+        see, or looked often enough; looking once more at that is not for the probe to ask for.
+    looks: on start folders: how often the fast way looked at which rollup and was left in doubt.
     seen, pass: number of the last sweep whose listing of the parent showed the folder, and of the
         last one in which the folder's own listing was stored.
     holed: the rollup for which a sweep's listing of the folder left out what is there.
@@ -22,6 +23,10 @@ from file_connector.connectors.autodesk.mapping import FolderEntry
 from file_connector.connectors.base import Known
 from file_connector.models import Folder, Json
 from file_connector.times import parse_time
+
+MAX_LOOKS = 9
+"""What three runs do in a row. If each look at one rollup left something in doubt, the next one
+waits for another rollup or the sweep."""
 
 
 @dataclass(eq=False)
@@ -126,6 +131,7 @@ class Tree:
 def with_rollup(state: Mapping[str, Json], rollup: str) -> dict[str, Json]:
     """The state after everything in and below the folder was stored for ``rollup``."""
     kept = {**without_rollup(state), "rollup": rollup}
+    kept.pop("looks", None)
     return {**kept, "next": rollup} if "next" in state else kept
 
 
@@ -133,6 +139,17 @@ def without_rollup(state: Mapping[str, Json]) -> dict[str, Json]:
     """The state while anything in or below the folder may be missing."""
     kept = {key: value for key, value in state.items() if key not in ("rollup", "tried")}
     return {**kept, "next": None} if "next" in state else kept
+
+
+def tried(state: Mapping[str, Json], rollup: str, *, restless: bool) -> dict[str, Json]:
+    """The state of a start folder after a look that could not see something or, ``restless``, was
+    left in doubt: a listing may, for a while or for ever, lack what is there."""
+    times = 1
+    if restless:
+        before, count = state.get("looks") or (None, 0)
+        times = count + 1 if before == rollup else 1
+        state = {**state, "looks": [rollup, times]}
+    return {**state, "tried": rollup} if not restless or times >= MAX_LOOKS else dict(state)
 
 
 def changed(entry: FolderEntry, state: Mapping[str, Json]) -> bool:
