@@ -132,7 +132,7 @@ def test_folder_id_needs_no_hub_and_lists_only_below(site: Site) -> None:
     assert site.sandbox.log.counters(since=since) == {"aps.folder": 1}
 
 
-@pytest.mark.parametrize("prefix", ["b.", ""])
+@pytest.mark.parametrize("prefix", ["b.", "B.", ""])
 def test_s36_project_id_with_and_without_prefix(site: Site, prefix: str) -> None:
     bare = site.project.removeprefix("b.")
     sync = site.sync({"project_id": prefix + bare})
@@ -167,8 +167,9 @@ def test_personal_hubs_are_not_asked(site: Site) -> None:
     assert site.calls(kind="aps.topFolders") == 2
 
 
-def test_a_given_hub_is_used(site: Site) -> None:
-    sync = site.sync({"hub_id": site.hub.removeprefix("b.")})
+@pytest.mark.parametrize("prefix", ["b.", "B.", ""])
+def test_a_given_hub_is_used(site: Site, prefix: str) -> None:
+    sync = site.sync({"hub_id": prefix + site.hub.removeprefix("b.")})
     sync.tick()
     assert rows(sync.memory) == site.truth()
     assert site.calls(kind="aps.hubs") == 0

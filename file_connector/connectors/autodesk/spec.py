@@ -76,7 +76,8 @@ class AutodeskDetails(BaseModel):
 
 
 def _with_prefix(identifier: str) -> str:
-    return identifier if identifier[:2] in ("b.", "a.") else f"b.{identifier}"
+    prefix = identifier[:2].lower()
+    return prefix + identifier[2:] if prefix in ("b.", "a.") else f"b.{identifier}"
 
 
 def default_credentials(environ: Mapping[str, str]) -> Mapping[str, Json]:
