@@ -91,7 +91,8 @@ class Connector(Protocol):
 
     def window(self, start: datetime, end: datetime, known: Known) -> Iterator[Batch]:
         """All files whose ``updated_at`` lies in [start, end); the last batch has ``done``. Carries
-        neither cursor nor folders."""
+        no cursor, and of folders only those not known yet, to be listed by the fast way: what
+        becomes of them concerns the files in them."""
         ...
 
     def resolve(self, missing: Sequence[KnownFile], known: Known) -> Iterator[Batch]:

@@ -210,8 +210,9 @@ class Sync:
         """Re-read the files of [start, end); also returns the ids met."""
         told, met, done = Told(), set[str](), False
         for batch in self.connector.window(start, end, self.memory):
-            if batch.folders or batch.folders_gone or batch.cursor or batch.sweep:
-                raise BugError("a window carries neither folders nor a cursor")
+            known = any(self.memory.folder(f.folder_id) for f in batch.folders)
+            if known or batch.folders_gone or batch.cursor or batch.sweep:
+                raise BugError("a window carries neither known folders nor a cursor")
             self._store(batch, told)
             met.update(r.external_id for r in batch.records)
             done = done or batch.done

@@ -887,6 +887,22 @@ def test_s50_a_window_rereads_the_days_and_nothing_else(site: Site, synced: Sync
     assert rows(synced.memory) == site.truth()
 
 
+def test_s50_a_folder_that_only_a_window_met_takes_its_files_along(
+    site: Site, synced: Sync
+) -> None:
+    """Until the next sweep they stayed, because the listing showed no folder we knew."""
+    aps = site.sandbox.aps
+    new = aps.add_folder("new", site.level)
+    day = datetime(2026, 2, 1, tzinfo=timezone.utc)
+    item = aps.add_item("f.pdf", aps.add_folder("below", new), modified="2026-02-01T10:00:00Z")
+    synced.window(day, day + timedelta(days=1))
+    assert item in synced.memory.live
+    aps.delete(new)
+    synced.tick()
+    assert item not in synced.memory.live
+    assert rows(synced.memory) == site.truth()
+
+
 def test_a_window_works_before_the_first_sync(site: Site) -> None:
     sync = site.sync()
     _, met = sync.window(

@@ -898,6 +898,33 @@ def test_s50_window(desk: Desk, where: str) -> None:
     assert not told.blind
 
 
+@pytest.mark.parametrize("where", ["my_drive", "whole_drive", "folder_in_drive"])
+@pytest.mark.parametrize("leaving", ["trashed", "moved"])
+def test_s50_a_folder_that_only_a_window_met_takes_its_files_along(
+    desk: Desk, where: str, leaving: str
+) -> None:
+    """Until the next sweep they stayed, because the feed told of a stranger."""
+    drive = desk.drive.add_drive("Drive", members=[ACCOUNT])
+    elsewhere = desk.drive.add_folder("Elsewhere", drive if where == "folder_in_drive" else None)
+    root = desk.root
+    if where == "whole_drive":
+        root = drive
+    elif where == "folder_in_drive":
+        root = desk.drive.add_folder("F", drive)
+    details: dict[str, Any] = {"drive_id" if root == drive else "folder_id": root}
+    sync = desk.sync(**details)
+    new = desk.drive.add_folder("new", elsewhere)
+    file = desk.drive.add_file("f.pdf", desk.drive.add_folder("below", new), modified=D1)
+    sync.tick()
+    desk.drive.move(new, root)
+    sync.window(D1, D1 + DAY)
+    assert file in sync.memory.live
+    desk.drive.trash(new) if leaving == "trashed" else desk.drive.move(new, elsewhere)
+    sync.tick()
+    assert file not in sync.memory.live
+    desk.assert_true(sync, root)
+
+
 # -- scope ---------------------------------------------------------------------------------------
 def test_not_recursive_keeps_to_the_root(desk: Desk, synced: Sync) -> None:
     flat = desk.sync(folder_id=desk.root, recursive=False)

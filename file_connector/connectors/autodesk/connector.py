@@ -201,16 +201,20 @@ class AutodeskConnector:
         if not todo:
             todo = [Node(f.id, f.name, None, None) for f in self._finder.find(None).folders]
         met = {node.id for node in todo}
+        held = {folder.folder_id for folder in known.folders()}
         for node, page in walk(todo, lambda n: self._api.contents(n.id), self._workers):
             if isinstance(page, Page):
+                new: list[Folder] = []
                 for folder in page.folders:
                     if not folder.hidden and folder.id not in met:
                         met.add(folder.id)
                         todo.append(Node(folder.id, folder.name, node.id, None))
+                        if folder.id not in held:
+                            new.append(Folder(folder.id, node.id, folder.name))
                 records = sort_out(page.items, self._wanted, known).records
                 chosen = [r for r in records if r.updated_at and start <= r.updated_at < end]
-                if chosen:
-                    yield Batch(records=chosen)
+                if chosen or new:
+                    yield Batch(records=chosen, folders=new)
             elif node.parent_id is None:
                 raise self._finder.explain(page)
             else:

@@ -75,6 +75,7 @@ CHECK_TIMEOUT_SECONDS = 4.0
 """Together they keep a check below ten seconds even if Drive hangs."""
 
 
+_TO_WALK = {"walk": 1}
 _WAITS = {"walk", "blind"}
 """A folder in one of these states has to be listed by the next run."""
 
@@ -608,6 +609,7 @@ class GoogleDriveConnector:
                     return
             except (NotFoundError, ForbiddenError):  # no member of the drive
                 root = replace(root, drive_id=None)
+        held = {f.folder_id for f in known.folders() if not f.state.get("outside")}
         tree = Tree([Folder(root.id, None, "")], root.id)
         survey = Survey(
             self._client,
@@ -627,10 +629,16 @@ class GoogleDriveConnector:
                     f"the root folder {root.id} cannot be listed.",
                     remedy=f"Share it with {self._account.share_with} as viewer.",
                 )
-            pile.folders.clear()
+            # what the feed will tell of a folder is told of no stranger
+            pile.folders = {
+                f.folder_id: replace(f, state=_TO_WALK)
+                for f in pile.folders.values()
+                if f.folder_id not in held and f.folder_id != root.id
+            }
             pile.records = [r for r in pile.records if _within(r.updated_at, start, end)]
             if pile.full:
                 survey.ahead()
+                held |= pile.folders.keys()
                 yield pile.take()
         yield pile.take(done=True)
 
@@ -658,6 +666,8 @@ class GoogleDriveConnector:
                 record = record_of(item, self._parent(item, root))
                 if _within(record.updated_at, start, end) and self._belongs(item, placement):
                     pile.records.append(record)
+                    placement.climb(record.parent_id)
+            pile.folders.update(placement.met())
             if pile.full:
                 yield pile.take()
         return True

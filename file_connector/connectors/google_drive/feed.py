@@ -138,6 +138,10 @@ class Placement:
             return folder_id not in self._left
         if not self._recursive:
             return folder_id == self._root.id
+        return self.climb(folder_id, ask=ask)
+
+    def climb(self, folder_id: str | None, *, ask: bool = True) -> bool:
+        """Whether the way up from a folder ends at the root."""
         trail: list[str] = []
         while folder_id is not None and folder_id != self._root.id:
             if folder_id in self._left:
@@ -160,6 +164,14 @@ class Placement:
             else:
                 trail.pop()
         return folder_id is not None
+
+    def met(self) -> dict[str, Folder]:
+        """The folders of the endpoint that had to be looked up, to be listed."""
+        return {
+            folder_id: Folder(folder_id, parent_id, name, {"walk": 1})
+            for folder_id, (parent_id, name, _) in self._moved.items()
+            if self.climb(folder_id, ask=False)
+        }
 
     def _note_folder(self, folder_id: str, item: Item | None, moved_off: bool) -> None:
         if not self._recursive:
