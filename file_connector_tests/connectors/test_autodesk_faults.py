@@ -545,6 +545,50 @@ def test_s52_an_answer_about_something_else_is_not_believed(
     assert "answered with urn:somebody:else" in str(refusal(root))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_s52_a_listing_of_another_folder_is_not_believed(
+    site: Site, synced: Sync, first: bool
+) -> None:
+    kept: dict[str, Any] = {}
+    site.sandbox.faults.add(faults.mangle(lambda p: kept.update(p) or p), path=path_of(site.plans))
+    synced.sweep()
+    fresh = site.sandbox.aps.add_folder("Fresh", site.files)
+    site.sandbox.aps.add_item("new.pdf", fresh)
+    site.sandbox.faults.add(faults.mangle(lambda _: kept), path=path_of(fresh))
+    sync = site.sync() if first else synced
+    told = sync.tick()
+    assert first or "Autodesk lists another folder" in told.blind[0].why
+    sync.tick()
+    assert rows(sync.memory) == site.truth()
+    assert all(folder.parent_id != fresh for folder in sync.memory.tree.values())
+
+
+@pytest.mark.parametrize("home", ["right", None, "urn:a:folder:nobody:knows", "the start folder"])
+def test_files_are_where_they_are_listed_whatever_else_a_listing_says(
+    site: Site, home: str | None
+) -> None:
+    """Providers that name no home or a wrong one, or give their listing another address."""
+    home = site.files if home == "the start folder" else home
+
+    def astray(payload: Any) -> Any:
+        if home == "right":
+            href = "https://acc.example/data/v1/projects/b.1/folders/urn:another/contents"
+            payload["links"]["self"] = {"href": href}
+            return payload
+        for entry in payload["data"]:
+            entry["relationships"]["parent"] = {"data": {"type": "folders", "id": home}}
+        return payload
+
+    site.sandbox.faults.add(faults.mangle(astray), kind="aps.contents", times=None)
+    sync = site.sync()
+    sync.tick()
+    moved = sync.memory.files_in(site.models)[0].external_id
+    site.sandbox.aps.move(moved, site.room)
+    assert not sync.tick().blind
+    assert rows(sync.memory) == site.truth()
+    assert not sync.connector.probe(sync.cursor, sync.memory).changed
+
+
 def test_an_unknown_project_is_a_configuration_error(site: Site) -> None:
     error = refusal(site.connector({"project_id": "b.nowhere"}))
     assert isinstance(error, ConfigurationError)
@@ -682,6 +726,33 @@ def test_s23_empty_world_tombstones_nothing_and_says_so(site: Site, synced: Sync
     site.sandbox.faults.clear()
     synced.tick()
     assert rows(synced.memory) == site.truth()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_s26_a_file_shown_in_two_folders_settles_where_it_says_it_is(
+    site: Site, workers: int
+) -> None:
+    """Whichever listing comes first, and whether or not the file changes."""
+    (twin,) = (i for i, row in site.truth().items() if row[0] == "tower.rvt")
+    api, world = site.sandbox.aps_api, site.sandbox.aps
+
+    def both(payload: Any) -> Any:
+        item = world.items[twin]
+        data, tip = api._item_json(item), api._version_json(item, item.tip)
+        included = [*payload.get("included", []), tip]
+        return {**payload, "data": [*payload["data"], data], "included": included}
+
+    for folder in (site.plans, site.room):
+        site.sandbox.faults.add(faults.mangle(both), path=path_of(folder), times=None)
+    sync = site.sync(workers=workers)
+    sync.tick()
+    for change in (lambda: None, lambda: site.sandbox.aps.upload(twin)):
+        change()
+        site.sandbox.aps.add_item("new.pdf", site.room)
+        site.sandbox.aps.add_item("new.pdf", site.plans)
+        sync.sweep()
+        assert rows(sync.memory) == site.truth()
+        assert [sync.sweep().writes for _ in range(3)] == [0, 0, 0]
 
 
 def test_s26_repeated_rows_are_no_news(site: Site, synced: Sync) -> None:

@@ -121,6 +121,8 @@ class Api:
             stable, stuck = True, 0
             while url:
                 document, answer = self._transport.get(url, CONTENTS, what, params, many=True)
+                if mapping.is_of_another(document, folder_id):
+                    raise UnreadableError(f"reading {what}: Autodesk lists another folder.")
                 if first:
                     served_at = answer.served_at
                 page, ids = self._page(document, folder_id)

@@ -374,12 +374,18 @@ def sort_out(
     items: Sequence[ItemEntry], wanted: Callable[[ItemEntry], bool], known: Known
 ) -> Batch:
     """What a page of files means: records, tombstones for the deleted or no longer wanted that we
-    hold as live, and what is merely ``seen``."""
+    hold as live, and what is merely ``seen``. A file held where it says it is stays there, though
+    the listing of another folder shows it, too."""
     records: list[FileRecord] = []
     unwanted: dict[str, GoneReason] = {}
     seen: list[str] = []
-    bare = [i.id for i in items if i.record is not None and i.record.raw.get("tip") is None]
-    held = known.files(bare) if bare else {}
+    odd = [
+        i.id
+        for i in items
+        if i.record is not None
+        and (i.record.raw.get("tip") is None or i.home not in (None, i.parent_id))
+    ]
+    held = known.files(odd) if odd else {}
     for item in items:
         if item.record is None:
             unwanted[item.id] = GoneReason.DELETED
@@ -388,7 +394,9 @@ def sort_out(
         elif not wanted(item):
             unwanted[item.id] = GoneReason.OUT_OF_SCOPE
         else:
-            records.append(item.record)
+            before = held.get(item.id)
+            stays = before is not None and before.live and before.parent_id == item.home
+            records.append(replace(item.record, parent_id=item.home) if stays else item.record)
     held = known.files(unwanted) if unwanted else {}
     gone = [Gone(i, unwanted[i]) for i, file in held.items() if file.live]
     return Batch(records=records, gone=gone, seen=seen)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 import mimetypes
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from file_connector.models import FileRecord, Json, KnownFile
 from file_connector.times import iso, parse_time
@@ -37,7 +38,10 @@ class FolderEntry:
 
 @dataclass(frozen=True, slots=True)
 class ItemEntry:
-    """A file as a listing or a look at it shows it; no record if it is deleted (``hidden``)."""
+    """A file as a listing or a look at it shows it; no record if it is deleted (``hidden``).
+
+    ``parent_id`` is the folder whose listing showed it, ``home`` the one it names itself, if any.
+    """
 
     id: str
     parent_id: str | None
@@ -45,6 +49,7 @@ class ItemEntry:
     record: FileRecord | None
     extensions: frozenset[str] = frozenset()
     """That of the title and the provider's file type; lower case, without dot."""
+    home: str | None = None
 
 
 def tips(document: Mapping[str, Json]) -> dict[str, Mapping[str, Json]]:
@@ -66,6 +71,19 @@ def next_href(document: Mapping[str, Json]) -> Json:
     the end of a listing."""
     following = dig(document, "links", "next")
     return following.get("href") if isinstance(following, Mapping) else following
+
+
+def is_of_another(document: Mapping[str, Json], folder_id: str) -> bool:
+    """Whether a page of contents is surely not that of ``folder_id``: its own address names another
+    folder, and so does every entry that names a parent."""
+    own = _CONTENTS.search(_text(dig(document, "links", "self", "href")) or "")
+    told = {
+        _text(dig(entry, "relationships", "parent", "data", "id")) for entry in document["data"]
+    } - {None}
+    return own is not None and unquote(own[1]) != folder_id and bool(told) and folder_id not in told
+
+
+_CONTENTS = re.compile(r"/folders/([^/?#]+)/contents(?=[?#]|$)")
 
 
 def folder_entry(folder: Mapping[str, Json]) -> FolderEntry:
@@ -96,7 +114,8 @@ def item_entry(
         folder_id: the folder whose listing showed the item; by default its own word.
     """
     item_attributes, tip_attributes = item.get("attributes"), dig(tip, "attributes")
-    parent_id = folder_id or _text(dig(item, "relationships", "parent", "data", "id"))
+    home = _text(dig(item, "relationships", "parent", "data", "id"))
+    parent_id = folder_id or home
     deleted = _text(dig(tip_attributes, "extension", "type")) == DELETED_VERSION
     if deleted or dig(item_attributes, "hidden") is True:
         return ItemEntry(item["id"], parent_id, True, None)
@@ -117,7 +136,7 @@ def item_entry(
     record = FileRecord(
         external_id=item["id"],
         title=title,
-        link=_link(item, tip, project, parent_id),
+        link=_link(item, tip, project, home or parent_id),
         created_at=parse_time(dig(item_attributes, "createTime")),
         updated_at=max((t for t in times if t is not None), default=None),
         mime_type=_text(dig(tip_attributes, "mimeType"))
@@ -128,7 +147,8 @@ def item_entry(
         raw=_rest(item_attributes, tip_attributes, tip, file_type or suffix, size),
         version_is_content=True,
     )
-    return ItemEntry(item["id"], parent_id, False, record, frozenset({suffix, file_type} - {""}))
+    extensions = frozenset({suffix, file_type} - {""})
+    return ItemEntry(item["id"], parent_id, False, record, extensions, home)
 
 
 def tells_less(record: FileRecord, held: KnownFile | None) -> bool:
