@@ -1,5 +1,7 @@
 """One commit, applied inside a transaction that holds the endpoint's state row.
 
+Files that follow their folders follow here if they are few; if they are very many, they are owed.
+
 Lock order of every writer: state row, change counter, rows of ``files`` by id. Only the holder of
 the state row writes an endpoint's files and folders, so what is read here stays true until the end.
 """
@@ -9,35 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
-from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Subquery,
-    bindparam,
-    delete,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Select, delete
 
-from file_connector.destination import tree
+from file_connector.destination import owed, tree
+from file_connector.destination.changing import NOTHING, change_rows, live, reserve
 from file_connector.destination.failures import DRIVER_ERRORS, refuses_rows, translated
 from file_connector.destination.rows import NEWS, Held, Row, clean_id, is_news, is_older, row_of
-from file_connector.destination.tables import change_counter, files, sync_folders
+from file_connector.destination.tables import files, sync_folders
 from file_connector.models import (
     Commit,
     Folder,
     FolderGone,
     Gone,
     GoneReason,
+    Json,
 )
 
 _COMPARED = ("external_id", "version", "gone_at", *NEWS)
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Write = Callable[[Connection, Iterable[Row]], None]
 """Stores rows, which may be made while the first of them are already stored."""
@@ -53,6 +45,7 @@ class Applying:
         insert, overwrite: store rows that are new; replace rows that are there (``first_seen_at``
             apart).
         save_folders: insert or replace folders.
+        piece: how many rows may follow their folder here; more are left ``owed``.
         sift: leave out the rows that the database refuses (``refused``), instead of failing.
     """
 
@@ -65,6 +58,7 @@ class Applying:
         insert: Write,
         overwrite: Write,
         save_folders: Callable[[Connection, Sequence[Row]], None],
+        piece: int,
         sift: bool = False,
     ) -> None:
         self._conn = conn
@@ -74,6 +68,7 @@ class Applying:
         self._insert = insert
         self._overwrite = overwrite
         self._save_folders = save_folders
+        self._piece = piece
         self._sift = sift
         self.told = {clean_id(record.external_id): record for record in commit.records}
         self.inserted = 0
@@ -82,17 +77,25 @@ class Applying:
         self.updated: set[str] = set()
         self.changed: set[str] = set()
         self.refused: dict[str, str] = {}
+        self.owed: list[Json] = []
 
-    def apply(self) -> None:
-        """In the order the contract gives: folders, records, folders gone, files gone."""
+    def apply(self) -> int | None:
+        """In the order the contract gives: folders, records, folders gone, files gone. Where it
+        stopped (see ``owed.rest``), because very many rows are owed."""
         if self._commit.forget_folders:
             self._conn.execute(
                 delete(sync_folders).where(sync_folders.c.endpoint_id == self._endpoint_id)
             )
         self._folders(self._commit.folders)
+        if self.owed:
+            return 0
         self._records()
-        self._folders_gone(self._commit.folders_gone)
+        for number, gone in enumerate(self._commit.folders_gone, 1):
+            self._folder_gone(gone)
+            if self.owed:
+                return number
         self._gone(self._commit.gone)
+        return None
 
     def _folders(self, folders: Sequence[Folder]) -> None:
         if not folders:
@@ -125,8 +128,12 @@ class Applying:
             return
         affected = tree.below(self._conn, self._endpoint_id, moved)
         prefix_of = tree.prefixes(self._conn, self._endpoint_id, affected)
-        wrong, asked = tree.misplaced(self._conn, self._endpoint_id, prefix_of)
-        self.updated.update(self._change(wrong, {"path": wrong.c.path}, asked))
+        misplaced, asked = tree.misplaced(self._conn, self._endpoint_id, prefix_of)
+        ids = self._change(misplaced, {}, self._piece, asked)
+        if ids is None:
+            self.owed += owed.moved(affected)
+        else:
+            self.updated.update(ids)
 
     def _records(self) -> None:
         if not self.told:
@@ -193,89 +200,43 @@ class Applying:
             for external_id, version, gone_at, *news in found
         }
 
-    def _folders_gone(self, folders_gone: Iterable[FolderGone]) -> None:
-        for gone in folders_gone:
-            inside = tree.below(self._conn, self._endpoint_id, [clean_id(gone.folder_id)])
-            self._tombstone(tree.among(self._conn, files.c.parent_id, inside), gone.reason)
-            self._conn.execute(
-                delete(sync_folders).where(
-                    sync_folders.c.endpoint_id == self._endpoint_id,
-                    tree.among(self._conn, sync_folders.c.folder_id, inside),
-                )
+    def _folder_gone(self, gone: FolderGone) -> None:
+        inside = tree.below(self._conn, self._endpoint_id, [clean_id(gone.folder_id)])
+        in_them = tree.among(self._conn, files.c.parent_id, inside)
+        if not self._tombstone(in_them, gone.reason, self._piece):
+            self.owed += owed.gone(inside, gone.reason)
+        self._conn.execute(
+            delete(sync_folders).where(
+                sync_folders.c.endpoint_id == self._endpoint_id,
+                tree.among(self._conn, sync_folders.c.folder_id, inside),
             )
+        )
 
     def _gone(self, gone: Iterable[Gone]) -> None:
         by_reason: dict[GoneReason, set[str]] = {}
         for one in gone:
             by_reason.setdefault(one.reason, set()).add(clean_id(one.external_id))
         for reason, ids in by_reason.items():
-            self._tombstone(tree.among(self._conn, files.c.external_id, ids), reason)
+            self._tombstone(tree.among(self._conn, files.c.external_id, ids), reason, len(ids))
 
-    def _tombstone(self, which: ColumnElement[bool], reason: GoneReason) -> None:
-        """Live rows only: a tombstone keeps its first reason and time."""
-        leaving = numbered(self._endpoint_id, which, files.c.gone_at.is_(None))
-        ids = self._change(leaving, {"gone_at": self._now, "gone_reason": reason.value})
-        self.tombstoned += len(ids)
+    def _tombstone(self, which: ColumnElement[bool], reason: GoneReason, most: int) -> bool:
+        """False, changing nothing, if those are more than ``most`` rows. Live ones only: a
+        tombstone keeps its first reason and time."""
+        leaving = live(self._endpoint_id, which)
+        ids = self._change(leaving, {"gone_at": self._now, "gone_reason": reason.value}, most)
+        self.tombstoned += len(ids or ())
+        return ids is not None
 
     def _change(
-        self, which: Subquery, columns: dict[str, Any], asked: Mapping[str, Any] = NOTHING
-    ) -> Sequence[str]:
-        ids = change_rows(self._conn, self._endpoint_id, which, columns, self._now, asked)
-        self.changed.update(ids)
+        self,
+        which: Select[Any],
+        columns: Mapping[str, Any],
+        most: int,
+        asked: Mapping[str, Any] = NOTHING,
+    ) -> Sequence[str] | None:
+        ids = change_rows(self._conn, self._endpoint_id, which, columns, self._now, asked, most)
+        self.changed.update(ids or ())
         return ids
-
-
-def numbered(endpoint_id: str, *which: ColumnElement[bool]) -> Subquery:
-    """Ids of an endpoint's rows that meet ``which``, with a number ``n`` (1, 2, ... by id).
-
-    Sorted by an expression: to have them in the order of its key, SQLite would read them all.
-    """
-    return (
-        select(
-            files.c.external_id,
-            func.row_number().over(order_by=files.c.external_id.concat("")).label("n"),
-        )
-        .where(files.c.endpoint_id == endpoint_id, *which)
-        .subquery("numbered")
-    )
-
-
-def change_rows(
-    conn: Connection,
-    endpoint_id: str,
-    which: Subquery,
-    columns: dict[str, Any],
-    now: datetime,
-    asked: Mapping[str, Any] = NOTHING,
-) -> Sequence[str]:
-    """Set ``columns`` on the rows of ``which`` (it has ``external_id``, ``n``, and asks for the
-    values ``asked``), each with its own ``change_seq``; their ids. If there is none, touches
-    nothing, the counter included."""
-    many = conn.scalar(select(func.count()).select_from(which), asked) or 0
-    if not many:
-        return ()
-    before = reserve(conn, many) - 1
-    return conn.scalars(
-        update(files)
-        .where(files.c.endpoint_id == endpoint_id, files.c.external_id == which.c.external_id)
-        .values(**columns, changed_at=now, change_seq=before + which.c.n)
-        .returning(files.c.external_id),
-        asked,
-    ).all()
-
-
-def reserve(conn: Connection, count: int) -> int:
-    """The first of ``count`` new values of ``change_seq``. Locks the counter until the transaction
-    ends, so that no later number can be seen before an earlier one."""
-    last: int = conn.execute(_RESERVE, {"count": count}).scalar_one()
-    return last - count + 1
-
-
-_RESERVE = (
-    update(change_counter)
-    .values(value=change_counter.c.value + bindparam("count"))
-    .returning(change_counter.c.value)
-)
 
 
 def _elsewhere(folder: Folder, before: Folder | None) -> bool:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
-from file_connector.destination import migrations
+from file_connector.destination import migrations, owed
 from file_connector.destination.base import EndpointStatus, RunRow
 from file_connector.destination.known import PAGE
 from file_connector.destination.lent import Limiter, Vault
@@ -55,6 +55,7 @@ class RestStore:
         key: a secret key or a service_role key.
         encryption_key: Fernet key used by ``vault`` when it is not given another.
         lease_seconds: how long a run that stopped renewing keeps its endpoint.
+        piece: how many rows follow a folder or a tenant in one call.
         clock: now, in UTC; None takes the database's clock.
         sleep: waits, in seconds.
         read_seconds: how long to wait for an answer.
@@ -67,6 +68,7 @@ class RestStore:
         *,
         encryption_key: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        piece: int = owed.PIECE,
         clock: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         read_seconds: float = READ_SECONDS,
@@ -74,6 +76,7 @@ class RestStore:
         self._calls = Calls(url, key, sleep=sleep, read_seconds=read_seconds)
         self._encryption_key = encryption_key
         self._lease = _seconds(timedelta(seconds=lease_seconds))
+        self._piece = piece
         self._clock = clock
         self._sleep = sleep
 
@@ -106,6 +109,17 @@ class RestStore:
         return RestKnown(self, endpoint_id)
 
     def commit(self, commit: Commit) -> CommitResult:
+        result, left = self._apply(commit)
+        done = [result]
+        while left is not None:
+            done += self._settle(commit.identity.endpoint_id, commit.run_id)
+            result, left = self._apply(left)
+            done.append(result)
+        return owed.total(done)
+
+    def _apply(self, commit: Commit) -> tuple[CommitResult, Commit | None]:
+        """``commit`` in one call, as far as it goes: what that did, and what is left of it if rows
+        are owed."""
         state = clean_state(commit.state)
         rows = {
             row["external_id"]: (row, record.version_is_content)
@@ -124,18 +138,33 @@ class RestStore:
             "seen": sorted(set(map(clean_id, commit.seen))),
             "mark_seen": commit.mark_seen,
             "forget_folders": commit.forget_folders,
+            "piece": self._piece,
             **self._now(),
         }
         answer = self._call("commit", payload=payload)
-        return CommitResult(
-            state=replace(state, version=state.version + 1),
-            inserted=answer["inserted"],
-            updated=answer["updated"],
-            unchanged=answer["unchanged"],
-            tombstoned=answer["tombstoned"],
-            changed_ids=frozenset(answer["changed_ids"]),
-            refused=answer["refused"],
+        if "stopped" in answer:
+            return _result(state, answer), owed.rest(commit, answer["stopped"])
+        return _result(replace(state, version=state.version + 1), answer), None
+
+    def _settle(self, endpoint_id: str, run_id: str) -> Sequence[CommitResult]:
+        """Change the rows that are owed; what each call did."""
+        done: list[CommitResult] = []
+        owes = True
+        while owes:
+            result, owes = self._settle_piece(endpoint_id, run_id)
+            done.append(result)
+        return done
+
+    def _settle_piece(self, endpoint_id: str, run_id: str) -> tuple[CommitResult, bool]:
+        answer = self._call(
+            "settle",
+            endpoint=endpoint_id,
+            run=run_id,
+            commit=uuid.uuid4().hex,
+            piece=self._piece,
+            **self._now(),
         )
+        return _result(SyncState(endpoint_id), answer), answer["owed"]
 
     def advance(self, state: SyncState) -> SyncState | None:
         state = clean_state(state)
@@ -143,16 +172,18 @@ class RestStore:
         return replace(state, version=state.version + 1) if stored else None
 
     def restamp(self, identity: Identity, run_id: str) -> int:
-        count: int = self._call(
-            "restamp",
-            endpoint=identity.endpoint_id,
+        endpoint_id = identity.endpoint_id
+        while not self._call(
+            "change_tenant",
+            endpoint=endpoint_id,
             project=identity.project_id,
             owner=identity.user_id,
             run=run_id,
             commit=uuid.uuid4().hex,
             **self._now(),
-        )
-        return count
+        ):
+            self._settle(endpoint_id, run_id)
+        return sum(result.updated for result in self._settle(endpoint_id, run_id))
 
     def reset(self, endpoint_id: str) -> None:
         while True:  # until nobody changes the state in between
@@ -457,6 +488,11 @@ def _timed(row: Row, table: str) -> Row:
 def _state_row(state: SyncState) -> Row:
     row = _sent({f.name: getattr(state, f.name) for f in fields(SyncState)})
     return {**row, "blind": [dict(b) for b in state.blind]}
+
+
+def _result(state: SyncState, answer: Mapping[str, Json]) -> CommitResult:
+    did = {f.name: answer[f.name] for f in fields(CommitResult) if f.name in answer}
+    return CommitResult(state, **{**did, "changed_ids": frozenset(answer["changed_ids"])})
 
 
 def _latest(folders: Iterable[Folder]) -> Iterable[Folder]:

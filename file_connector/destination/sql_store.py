@@ -24,14 +24,13 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    or_,
     select,
     update,
 )
 from sqlalchemy.engine import Row as SqlRow
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
-from file_connector.destination import applying
+from file_connector.destination import applying, owed
 from file_connector.destination.base import EndpointStatus, RunRow
 from file_connector.destination.failures import RefusedError
 from file_connector.destination.known import (
@@ -97,6 +96,7 @@ class SqlStore(Transactions):
         engine: made by the subclass; opens nothing before first use.
         encryption_key: Fernet key used by ``vault`` when it is not given another.
         lease_seconds: how long a run that stopped renewing keeps its endpoint.
+        piece: how many rows follow a folder or a tenant in one transaction.
         clock: now, in UTC; None takes the database's clock (Postgres) or this machine's (SQLite).
         sleep: waits, in seconds; only ever called outside transactions.
     """
@@ -107,12 +107,14 @@ class SqlStore(Transactions):
         *,
         encryption_key: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        piece: int = owed.PIECE,
         clock: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(engine, sleep)
         self._encryption_key = encryption_key
         self._lease = timedelta(seconds=lease_seconds)
+        self._piece = piece
         self._clock = clock
 
     # -- what differs between databases ----------------------------------------------------------
@@ -146,8 +148,8 @@ class SqlStore(Transactions):
 
     # -- the state's row --------------------------------------------------------------------------
 
-    def _lock_state(self, conn: Connection, endpoint_id: str) -> SyncState:
-        """The endpoint's stored state, its row locked until the transaction ends."""
+    def _lock_state(self, conn: Connection, endpoint_id: str) -> SqlRow[Any]:
+        """The endpoint's row of ``sync_state``, locked until the transaction ends."""
         asked = {"endpoint": endpoint_id}
         row = conn.execute(_LOCKED_STATE, asked).one_or_none()
         if row is None:
@@ -156,7 +158,7 @@ class SqlStore(Transactions):
             row = conn.execute(_LOCKED_STATE, asked).one()
             if not row.version:
                 conn.execute(delete(sync_met).where(sync_met.c.endpoint_id == endpoint_id))
-        return _state(row)
+        return row
 
     def _put_state(
         self, conn: Connection, state: SyncState, commit_id: str, now: datetime
@@ -196,10 +198,23 @@ class SqlStore(Transactions):
         return SqlKnown(self, endpoint_id)
 
     def commit(self, commit: Commit) -> CommitResult:
+        result, left = self._apply(commit)
+        done = [result]
+        while left is not None:
+            done += self._settle(commit.identity.endpoint_id, commit.run_id)
+            result, left = self._apply(left)
+            done.append(result)
+        return owed.total(done)
+
+    def _apply(self, commit: Commit) -> tuple[CommitResult, Commit | None]:
+        """``commit`` in one transaction, as far as it goes: what that did, and what is left of it
+        if rows are owed."""
         endpoint_id, commit_id = commit.identity.endpoint_id, uuid.uuid4().hex
 
-        def work(conn: Connection, *, sift: bool = False) -> CommitResult:
-            self._claim(conn, endpoint_id, commit.run_id, commit.state.version)
+        def work(conn: Connection, *, sift: bool = False) -> tuple[CommitResult, Commit | None]:
+            held = self._claim(conn, endpoint_id, commit.run_id, commit.state.version)
+            if held.owed:
+                return CommitResult(commit.state), owed.rest(commit, -1)
             now = self._now(conn)
             change = applying.Applying(
                 conn,
@@ -208,19 +223,12 @@ class SqlStore(Transactions):
                 insert=self._insert_files,
                 overwrite=self._overwrite_files,
                 save_folders=self._save_folders,
+                piece=self._piece,
                 sift=sift,
             )
-            change.apply()
-            if commit.mark_seen:
-                met = {
-                    "endpoint_id": endpoint_id,
-                    "pass_no": commit.state.pass_no,
-                    "part": commit.state.version,
-                    "ids": sorted({*change.told, *map(clean_id, commit.seen)}),
-                }
-                conn.execute(_MET, met)
+            stopped = change.apply()
             result = CommitResult(
-                state=self._put_state(conn, commit.state, commit_id, now),
+                state=commit.state,
                 inserted=change.inserted,
                 updated=len(change.updated),
                 unchanged=change.unchanged,
@@ -229,7 +237,18 @@ class SqlStore(Transactions):
                 refused=change.refused,
             )
             self._count(conn, commit.run_id, result)
-            return result
+            if stopped is not None:
+                self._owe(conn, endpoint_id, change.owed, commit_id)
+                return result, owed.rest(commit, stopped)
+            if commit.mark_seen:
+                met = {
+                    "endpoint_id": endpoint_id,
+                    "pass_no": commit.state.pass_no,
+                    "part": commit.state.version,
+                    "ids": sorted({*change.told, *map(clean_id, commit.seen)}),
+                }
+                conn.execute(_MET, met)
+            return replace(result, state=self._put_state(conn, commit.state, commit_id, now)), None
 
         landed = self._landed(endpoint_id, commit_id)
         try:
@@ -237,24 +256,54 @@ class SqlStore(Transactions):
         except RefusedError:
             return self._write(partial(work, sift=True), landed)
 
+    def _settle(self, endpoint_id: str, run_id: str) -> Sequence[CommitResult]:
+        """Change the rows that are owed; what each transaction did."""
+        done: list[CommitResult] = []
+        owes = True
+        while owes:
+            result, owes = self._settle_piece(endpoint_id, run_id)
+            done.append(result)
+        return done
+
+    def _settle_piece(self, endpoint_id: str, run_id: str) -> tuple[CommitResult, bool]:
+        commit_id = uuid.uuid4().hex
+
+        def work(conn: Connection) -> tuple[CommitResult, bool]:
+            held = self._claim(conn, endpoint_id, run_id)
+            state = _state(held)
+            if not held.owed:
+                return CommitResult(state), False
+            result, left = owed.settle(conn, state, held.owed, self._now(conn), self._piece)
+            self._owe(conn, endpoint_id, left, commit_id)
+            self._count(conn, run_id, result)
+            return result, bool(left)
+
+        return self._write(work, self._landed(endpoint_id, commit_id))
+
+    def _owe(
+        self, conn: Connection, endpoint_id: str, parts: Sequence[Json], commit_id: str
+    ) -> None:
+        row = {"owed": parts or None, "commit_id": commit_id, "endpoint": endpoint_id}
+        conn.execute(_PUT_STATE, row)
+
     def _claim(
         self, conn: Connection, endpoint_id: str, run_id: str, version: int | None = None
-    ) -> SyncState:
-        """Lock the endpoint for this transaction; ConflictError unless the run holds the lease and
-        the stored state has the version it was derived from."""
-        state = self._lock_state(conn, endpoint_id)
+    ) -> SqlRow[Any]:
+        """Lock the endpoint's row for this transaction; ConflictError unless the run holds the
+        lease and the stored state has the version it was derived from."""
+        held = self._lock_state(conn, endpoint_id)
         holder = conn.scalar(_HOLDER, {"endpoint": endpoint_id})
         if holder != run_id:
             taken = f"run {holder} took it over" if holder else "nobody holds it"
             raise ConflictError(
                 f"run {run_id} no longer holds the endpoint ({taken}); nothing was written"
             )
-        if version is not None and state.version != version:
+        if version is not None and held.version != version:
             raise ConflictError(
-                f"the stored state is at version {state.version}, this run started from {version}; "
+                f"the stored state is at version {held.version}, this run started from {version}; "
                 "nothing was written"
             )
-        return state
+        return held
 
     def _count(self, conn: Connection, run_id: str, result: CommitResult) -> None:
         did = {f"did_{name}": getattr(result, name) for name in _COUNTED}
@@ -283,30 +332,21 @@ class SqlStore(Transactions):
         return self._write(work, self._landed(state.endpoint_id, commit_id))
 
     def restamp(self, identity: Identity, run_id: str) -> int:
-        commit_id = uuid.uuid4().hex
+        endpoint_id, commit_id = identity.endpoint_id, uuid.uuid4().hex
 
-        def work(conn: Connection) -> int:
-            state = self._claim(conn, identity.endpoint_id, run_id)
-            now = self._now(conn)
-            others = applying.numbered(
-                identity.endpoint_id,
-                or_(
-                    files.c.project_id != identity.project_id,
-                    files.c.user_id != identity.user_id,
-                ),
-                files.c.project_id == func.coalesce(state.project_id, files.c.project_id),
-                files.c.user_id == func.coalesce(state.user_id, files.c.user_id),
-            )
-            tenant: dict[str, Any] = {
-                "project_id": identity.project_id,
-                "user_id": identity.user_id,
-            }
-            ids = applying.change_rows(conn, identity.endpoint_id, others, tenant, now)
-            stamped = self._put_state(conn, replace(state, **tenant), commit_id, now)
-            self._count(conn, run_id, CommitResult(stamped, updated=len(ids)))
-            return len(ids)
+        def work(conn: Connection) -> bool:
+            held = self._claim(conn, endpoint_id, run_id)
+            if held.owed:
+                return False
+            former = _state(held)
+            stamped = replace(former, project_id=identity.project_id, user_id=identity.user_id)
+            self._put_state(conn, stamped, commit_id, self._now(conn))
+            self._owe(conn, endpoint_id, [owed.tenant(former)], commit_id)
+            return True
 
-        return self._write(work, self._landed(identity.endpoint_id, commit_id))
+        while not self._write(work, self._landed(endpoint_id, commit_id)):
+            self._settle(endpoint_id, run_id)
+        return sum(result.updated for result in self._settle(endpoint_id, run_id))
 
     def unseen(
         self, endpoint_id: str, pass_no: int, after: str = "", limit: int = PAGE
@@ -373,7 +413,7 @@ class SqlStore(Transactions):
         commit_id = uuid.uuid4().hex
 
         def work(conn: Connection) -> None:
-            state = self._lock_state(conn, endpoint_id)
+            state = _state(self._lock_state(conn, endpoint_id))
             fresh = SyncState(
                 endpoint_id,
                 version=state.version,

@@ -164,10 +164,12 @@ sync_state = Table(
     Column("commit_id", Text),
     Column("stored_at", Moment),
     Column("answer", JsonValue),
+    Column("owed", JsonValue),
 )
 """``commit_id`` names the last transaction that wrote the row, so that a writer whose connection
 was cut while it said COMMIT can find out whether it did; ``answer`` is what that transaction told a
-writer over REST."""
+writer over REST; ``owed`` says which rows still have to follow a change of very many (``owed.py``),
+null if there are none."""
 
 sync_folders = Table(
     "sync_folders",

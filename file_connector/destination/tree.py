@@ -15,7 +15,6 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     Select,
-    Subquery,
     Text,
     any_,
     bindparam,
@@ -198,9 +197,9 @@ def below(conn: Connection, endpoint_id: str, folder_ids: Collection[str]) -> li
 
 def misplaced(
     conn: Connection, endpoint_id: str, prefix_of: Mapping[str, str]
-) -> tuple[Subquery, Mapping[str, Any]]:
+) -> tuple[Select[Any], Mapping[str, Any]]:
     """Live files directly in the folders of ``prefix_of`` whose path is not prefix + title: their
-    id, right path and number ``n`` (1, 2, ... in the order of ids). With the values it asks for."""
+    id and right path. With the values it asks for."""
     asked = {
         "endpoint": endpoint_id,
         "ids": _sent(conn, prefix_of),
@@ -210,7 +209,7 @@ def misplaced(
 
 
 @lru_cache
-def _misplaced(dialect: str) -> Subquery:
+def _misplaced(dialect: str) -> Select[Any]:
     pairs = bindparam("prefixes", type_=Text)
     place = (
         func.json_each_text(pairs.op("::")(text("json")))
@@ -218,20 +217,14 @@ def _misplaced(dialect: str) -> Subquery:
         else func.json_each(pairs)
     ).table_valued("key", "value", name="place")
     path = type_coerce(place.c.value, Text).concat(files.c.title)
-    # The join says so too; this uses the index.
-    inside = _one_of(dialect, files.c.parent_id, bindparam("ids", type_=Text))
-    return (
-        select(
-            files.c.external_id,
-            path.label("path"),
-            func.row_number().over(order_by=files.c.external_id.concat("")).label("n"),
-        )
+    wrong = (
+        select(files.c.external_id, path.label("path"))
         .join_from(place, files, files.c.parent_id == place.c.key)
-        .where(
-            files.c.endpoint_id == bindparam("endpoint"),
-            inside,
-            files.c.gone_at.is_(None),
-            files.c.path != path,
-        )
-        .subquery("misplaced")
+        .where(files.c.gone_at.is_(None), files.c.path != path)
     )
+    # The database is to begin with the folders and look each up by its index.
+    endpoint = bindparam("endpoint", type_=Text)
+    if dialect == "postgresql":
+        inside = _one_of(dialect, files.c.parent_id, bindparam("ids", type_=Text))
+        return wrong.where(files.c.endpoint_id == endpoint, inside)
+    return wrong.where(files.c.endpoint_id == func.coalesce(endpoint, place.c.key))

@@ -23,6 +23,7 @@ from file_connector_tests.destination import (
     test_change_seq,
     test_histories,
     test_lent,
+    test_owed,
     test_rows,
     test_store,
 )
@@ -40,7 +41,7 @@ from file_connector_tests.postgrest import NOT_RUN, Project, find_postgrest, key
 if find_postgrest() is None:
     pytest.skip(NOT_RUN, allow_module_level=True)
 
-for _module in (test_store, test_rows, test_lent, test_histories, test_change_seq):
+for _module in (test_store, test_rows, test_owed, test_lent, test_histories, test_change_seq):
     for _name, _test in vars(_module).items():
         if _name.startswith("test_"):
             assert _name not in globals(), f"{_name} is in two modules"
@@ -91,7 +92,7 @@ def test_s17_a_lost_call_or_answer_is_stored_once(place: RestPlace, cut_after: b
     assert (counts.inserted, counts.updated) == (3, 1)
 
     stamped = through_a_cut(
-        place, "restamp", lambda s: s.restamp(an_identity(user_id="ben"), "run-1"), cut_after
+        place, "change_tenant", lambda s: s.restamp(an_identity(user_id="ben"), "run-1"), cut_after
     )
     assert stamped == 3
     through_a_cut(
