@@ -225,7 +225,8 @@ class SyncState:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One transaction, decided by the engine: rows, tree and state together, or nothing.
+    """One transaction, decided by the engine: rows, tree and state together, or nothing. Where very
+    many rows follow their folders, they do so in pieces; the state is stored with the last.
 
     The store applies folders, records, folders_gone, gone (in that order), marks records and
     ``seen`` as seen in pass ``state.pass_no`` when ``mark_seen``, and replaces the state if its

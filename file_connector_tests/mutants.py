@@ -27,6 +27,8 @@ RIM = "file_connector/orchestration/"
 CONNECTORS = STORE + "supabase/migrations/20260119090000_connectors.sql"
 MET = STORE + "supabase/migrations/20260209090000_met.sql"
 APPLYING = STORE + "applying.py"
+CHANGING = STORE + "changing.py"
+OWED = STORE + "supabase/migrations/20260309090000_owed.sql"
 AUDIT = "file_connector_tests/faults/test_audit.py"
 STORE_TESTS = "file_connector_tests/destination/"
 MAILBOX = STORE_TESTS + "test_connectors_schema.py"
@@ -283,7 +285,7 @@ MUTANTS = [
     Mutant(
         "no compare-and-set on the cursor",
         STORE + "sql_store.py",
-        "if version is not None and state.version != version:",
+        "if version is not None and held.version != version:",
         "if False:",
         ENGINE_TESTS,
     ),
@@ -296,7 +298,7 @@ MUTANTS = [
     ),
     Mutant(
         "numbers of changes are given out like those of a sequence",
-        STORE + "applying.py",
+        CHANGING,
         '    last: int = conn.execute(_RESERVE, {"count": count}).scalar_one()\n',
         "    with conn.engine.begin() as other:\n"
         '        last: int = other.execute(_RESERVE, {"count": count}).scalar_one()\n',
@@ -338,23 +340,44 @@ MUTANTS = [
         AUDIT,
     ),
     Mutant(
+        "what a change in pieces owes is forgotten by the next run",
+        STORE + "sql_store.py",
+        "            if held.owed:\n                return CommitResult(commit.state)",
+        "            if False:\n                return CommitResult(commit.state)",
+        f"{STORE_TESTS}test_owed.py -k sqlite",
+    ),
+    Mutant(
+        "over REST, what a change in pieces owes is forgotten by the next run",
+        OWED,
+        "    if held.owed is not null then\n        return '{",
+        "    if false then\n        return '{",
+        f"{STORE_TESTS}test_rest_contract.py -k 's17 or s37'",
+    ),
+    Mutant(
+        "a tenant's change in pieces forgets whose rows it was about",
+        STORE + "owed.py",
+        '"user_id": state.user_id, "after": ""}',
+        '"user_id": None, "after": ""}',
+        f"{STORE_TESTS}test_rows.py -k 's37 and sqlite'",
+    ),
+    Mutant(
         "audit: a row that is gone is removed",
         APPLYING,
-        "        self.tombstoned += len(ids)\n",
-        "        self.tombstoned += len(ids)\n"
+        "        self.tombstoned += len(ids or ())\n",
+        "        self.tombstoned += len(ids or ())\n"
         "        self._conn.execute(delete(files).where(files.c.gone_at.is_not(None)))\n",
         AUDIT,
     ),
     Mutant(
         "audit: a tombstone has no change_seq of its own",
-        APPLYING,
-        "changed_at=now, change_seq=before + which.c.n)",
-        "changed_at=now)",
+        CHANGING,
+        'for name in (*own, "change_seq")',
+        "for name in own",
         AUDIT,
     ),
     Mutant(
         "audit: change_seq falls",
-        APPLYING,
+        CHANGING,
         "    return last - count + 1\n",
         "    return -last\n",
         AUDIT,
@@ -389,9 +412,9 @@ MUTANTS = [
     ),
     Mutant(
         "audit: one gone file takes the others along",
-        APPLYING,
-        "numbered(self._endpoint_id, which, files",
-        "numbered(self._endpoint_id, files",
+        CHANGING,
+        "files.c.endpoint_id == endpoint_id, which, files.c.gone_at",
+        "files.c.endpoint_id == endpoint_id, files.c.gone_at",
         AUDIT,
     ),
     Mutant(

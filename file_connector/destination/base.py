@@ -96,8 +96,10 @@ class Store(Protocol):
         ...
 
     def commit(self, commit: Commit) -> CommitResult:
-        """One transaction, all or nothing; adds its counts to the run's row. Raises ConflictError
-        if ``state.version`` is no longer the stored one or ``run_id`` no longer holds the lease."""
+        """One transaction, all or nothing; adds its counts to the run's row. If very many rows
+        follow their folders, several, which end as one would, killed in between or not: what one
+        owes is settled before anything else is stored for the endpoint. Raises ConflictError if
+        ``state.version`` is no longer the stored one or ``run_id`` no longer holds the lease."""
         ...
 
     def advance(self, state: SyncState) -> SyncState | None:
@@ -108,7 +110,7 @@ class Store(Protocol):
     def restamp(self, identity: Identity, run_id: str) -> int:
         """Put the identity's project and user on the rows of the tenant that the state names (all
         rows, if it names none), not on those an earlier tenant left behind; how many that changed.
-        One transaction; also stored in the state (its version rises)."""
+        Also stored in the state (its version rises), first; the rows follow as in ``commit``."""
         ...
 
     def unseen(

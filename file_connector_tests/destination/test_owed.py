@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from file_connector.destination.sql_store import SqlStore
 from file_connector.models import Folder, FolderGone, Gone, GoneReason, Identity, Outcome
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.destination.conftest import Clock, Place
@@ -21,14 +20,9 @@ class KilledError(Exception):
     pass
 
 
-@pytest.fixture
-def store(place: Place, clock: Clock) -> SqlStore:
-    return place.open(piece=PIECE, clock=clock, sleep=clock.sleep)
-
-
-@pytest.fixture
-def writer(store: SqlStore) -> Writer:
-    writer = Writer(store, ANA)
+def a_run(place: Place, clock: Clock) -> Writer:
+    """A run of ``ANA`` whose store changes two rows at a time; it holds f0 to f6 and top."""
+    writer = Writer(place.open(piece=PIECE, clock=clock, sleep=clock.sleep), ANA)
     stamped = {"project_id": ANA.project_id, "user_id": "ana", "cursor": "before"}
     writer.commit(
         *[a_file(f"f{i}", parent_id="bc"[i % 2]) for i in range(7)],
@@ -66,7 +60,8 @@ def column(place: Place, name: str) -> dict[str, Any]:
     return {key: row[name] for key, row in place.files().items()}
 
 
-def test_each_row_follows_once(store: SqlStore, place: Place) -> None:
+def test_each_row_follows_once(place: Place, clock: Clock) -> None:
+    store = place.open(piece=PIECE, clock=clock)
     writer = Writer(store)
     writer.commit(*[a_file(f"f{i}", parent_id="b") for i in range(5)], folders=folders("a", "a/b"))
     renamed = writer.commit(folders=[Folder("b", "a", "NEW")], moved={"cursor": "after"})
@@ -81,9 +76,9 @@ def test_each_row_follows_once(store: SqlStore, place: Place) -> None:
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 2])
-def test_s17_a_rename_cut_short_goes_on(
-    store: SqlStore, place: Place, writer: Writer, pieces: int
-) -> None:
+def test_s17_a_rename_cut_short_goes_on(place: Place, clock: Clock, pieces: int) -> None:
+    writer = a_run(place, clock)
+    store = writer.store
     killed_after(store, pieces)
     with pytest.raises(KilledError):
         writer.commit(folders=[Folder("b", "a", "NEW")], moved={"cursor": "after"})
@@ -103,9 +98,9 @@ def test_s17_a_rename_cut_short_goes_on(
     assert len(unchanged) == 2 + PIECE * pieces
 
 
-def test_s17_a_rename_cut_short_and_taken_back_leaves_no_trace(
-    store: SqlStore, place: Place, writer: Writer
-) -> None:
+def test_s17_a_rename_cut_short_and_taken_back_leaves_no_trace(place: Place, clock: Clock) -> None:
+    writer = a_run(place, clock)
+    store = writer.store
     before = column(place, "path")
     killed_after(store, 1)
     with pytest.raises(KilledError):
@@ -115,10 +110,10 @@ def test_s17_a_rename_cut_short_and_taken_back_leaves_no_trace(
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["still lost", "back again"])
-def test_s17_a_lost_folder_cut_short(
-    store: SqlStore, place: Place, writer: Writer, back: bool
-) -> None:
+def test_s17_a_lost_folder_cut_short(place: Place, clock: Clock, back: bool) -> None:
     """Its tree is gone at once, so that whoever finds the folder again lists all that is in it."""
+    writer = a_run(place, clock)
+    store = writer.store
     killed_after(store, 1)
     with pytest.raises(KilledError):
         writer.commit(folders_gone=[FolderGone("b", GoneReason.TRASHED)])
@@ -135,11 +130,11 @@ def test_s17_a_lost_folder_cut_short(
     }
 
 
-def test_the_order_of_a_commit_holds_in_pieces(
-    store: SqlStore, place: Place, writer: Writer
-) -> None:
+def test_the_order_of_a_commit_holds_in_pieces(place: Place, clock: Clock) -> None:
     """What moves out of a leaving folder stays, what is told inside it leaves, and each with the
     reason that came first."""
+    writer = a_run(place, clock)
+    store = writer.store
     result = writer.commit(
         a_file("f0", parent_id="a"),
         a_file("late", parent_id="c"),
@@ -159,8 +154,10 @@ def test_the_order_of_a_commit_holds_in_pieces(
 
 @pytest.mark.parametrize("pieces", [0, 1, 3])
 def test_s37_a_tenant_changed_by_halves_is_changed_to_its_end(
-    store: SqlStore, place: Place, writer: Writer, pieces: int
+    place: Place, clock: Clock, pieces: int
 ) -> None:
+    writer = a_run(place, clock)
+    store = writer.store
     killed_after(store, pieces)
     with pytest.raises(KilledError):
         store.restamp(BEN, "run-1")
@@ -174,9 +171,11 @@ def test_s37_a_tenant_changed_by_halves_is_changed_to_its_end(
 
 @pytest.mark.parametrize("then", [ANA, CY], ids=["the former again", "a third"])
 def test_s37_a_tenant_changed_by_halves_keeps_no_row(
-    store: SqlStore, place: Place, writer: Writer, then: Identity
+    place: Place, clock: Clock, then: Identity
 ) -> None:
     """Nobody is left with rows of an entry that is another's by now, tombstones included."""
+    writer = a_run(place, clock)
+    store = writer.store
     killed_after(store, 1)
     with pytest.raises(KilledError):
         store.restamp(BEN, "run-1")
@@ -186,10 +185,10 @@ def test_s37_a_tenant_changed_by_halves_keeps_no_row(
     assert later.store.state("plans").user_id == then.user_id
 
 
-def test_s37_another_folder_of_a_third_takes_over_nothing(
-    store: SqlStore, place: Place, writer: Writer
-) -> None:
+def test_s37_another_folder_of_a_third_takes_over_nothing(place: Place, clock: Clock) -> None:
     """Its run stamps no rows: it commits what it lists. The rest stays the second tenant's."""
+    writer = a_run(place, clock)
+    store = writer.store
     killed_after(store, 1)
     with pytest.raises(KilledError):
         store.restamp(BEN, "run-1")
@@ -201,7 +200,9 @@ def test_s37_another_folder_of_a_third_takes_over_nothing(
     assert set(users.values()) == {"ben"}
 
 
-def test_a_reset_in_between_is_settled_too(store: SqlStore, place: Place, writer: Writer) -> None:
+def test_a_reset_in_between_is_settled_too(place: Place, clock: Clock) -> None:
+    writer = a_run(place, clock)
+    store = writer.store
     killed_after(store, 1)
     with pytest.raises(KilledError):
         writer.commit(folders=[Folder("b", "a", "NEW")])
