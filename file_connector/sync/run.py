@@ -361,6 +361,7 @@ class SyncRun:
         mass = missing > BREAKER_ROWS and missing > BREAKER_SHARE * held and not state.rescoped
         held_back = 0
         unclear: list[Blind] = []
+        left_out = False
         sample = self._sample(blind) if mass else []
         looks = list(self._connector.resolve(sample, self._known)) if mass else []
         if mass and not accepted and not self._are_elsewhere(sample, looks):
@@ -385,15 +386,23 @@ class SyncRun:
                     looks = []
                 for batch in batches:
                     unclear.extend(batch.blind)
+                    left_out = left_out or bool(batch.records)
                     result = self._store_batch(self._labelled(batch), self._state)
                     if state.cursor is not None:
                         self._tally.swept_changes.update(result.changed_ids)
+        swept_at = state.swept_at if held_back and again else self._now()
+        if left_out and state.cursor is None:
+            # it may lack what is new as well, and no later cursor tells of that
+            swept_at = self._now() - plan.LONGEST_SWEEP_GAP
+            self._tally.notes.append(
+                "the listing left out files that are there; the next run lists everything again"
+            )
         self._put(
             replace(
                 self._state,
                 cursor=self._state.cursor if state.cursor is not None else listed.get("cursor"),
                 sweep=None,
-                swept_at=state.swept_at if held_back and again else self._now(),
+                swept_at=swept_at,
                 rescoped=False,
                 confirmed=False,
                 held_back=held_back,

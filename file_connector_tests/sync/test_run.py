@@ -237,6 +237,22 @@ class TestSweep:
             assert (report.outcome, report.counts.tombstoned) == (Outcome.COMPLETE, 0)
         assert store.known(ME.endpoint_id).live_count() == 126
 
+    def test_s18_a_new_baseline_that_left_out_what_is_there_is_listed_once_more(
+        self, store: Store
+    ) -> None:
+        """What was new was left out as well, and the new cursor lies behind it."""
+        source = synced(store, a_file("a"), a_file("b"))
+        source.change_scripts = [[CursorRejectedError("page token refused")], [Batch(cursor="n2")]]
+        source.sweep_script = listing(a_file("a"), cursor="n1")
+        source.truth = {"b": a_file("b")}
+        report = run(source, store)
+        assert "left out files that are there" in report.reason
+        source.sweep_script = listing(a_file("a"), a_file("new"))
+        for _ in range(2):
+            run(source, store)
+            assert len(source.named("sweep")) == 2, "once more, whatever that shows"
+        assert live(store, "a", "b", "new") == {"a", "b", "new"}
+
     def test_s23_empty_world_is_held_back_until_three_passes_agree(self, store: Store) -> None:
         source = synced(store, *many(60))
         source.sweep_script = listing()

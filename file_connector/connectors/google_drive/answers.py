@@ -131,14 +131,14 @@ def error_of(
         return TransientError(seen, remedy="The next run tries again.", retry_after=retry_after)
     if status == 401:
         return ReconnectError(
-            f"{seen} The access token of {account} is not accepted.",
+            f"{seen.removesuffix('.')}. The access token of {account} is not accepted.",
             remedy="Connect the account again.",
         )
     if status == 410 or "pageTokenExpired" in reasons or refusal.location == "pageToken":
         return PageRefusedError(seen)
     if not refusal.from_drive:
         return TransientError(
-            f"{seen} The body is not Drive's.",
+            f"{seen.removesuffix('.')}. The body is not Drive's.",
             remedy="If it stays, something between us and Drive answers: look at proxies and at "
             "GOOGLE_DRIVE_API_ENDPOINT.",
             retry_after=retry_after,
