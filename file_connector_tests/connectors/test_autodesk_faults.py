@@ -811,6 +811,29 @@ def test_s28_entries_that_come_twice_make_the_folder_be_read_again(site: Site) -
     assert rows(sync.memory) == site.truth()
 
 
+@pytest.mark.parametrize("status", [404, 400])
+@pytest.mark.parametrize("top", [True, False])
+def test_s28_a_page_that_is_not_there_any_more_says_nothing_of_its_folder(
+    site: Site, status: int, top: bool
+) -> None:
+    """The folder shrank between two pages."""
+    folder = site.files if top else site.models
+    site.sandbox.aps.add_items(210, folder)
+    sync = site.sync()
+    later = {"path": rf"/folders/{folder}/contents.*page\[number\]=1"}
+    site.sandbox.faults.add(faults.aps_error(status), **later)
+    assert not sync.tick().blind
+    assert rows(sync.memory) == site.truth()
+    site.sandbox.aps.add_item("new.pdf", folder)
+    site.sandbox.faults.add(faults.aps_error(status), times=None, **later)
+    if top:
+        with pytest.raises(TransientError, match="a later page is refused"):
+            sync.tick()
+    else:
+        assert "a later page is refused" in sync.tick().blind[0].why
+    assert not sync.memory.gone
+
+
 def test_s28_a_folder_that_never_holds_still_ends_the_run_partial(site: Site) -> None:
     site.sandbox.aps.add_items(401, site.level)
     sync = site.sync()

@@ -106,9 +106,10 @@ class Api:
     def contents(self, folder_id: str) -> Iterator[Page]:
         """The pages of a folder, deleted entries included as hidden.
 
-        Paging is by offset, so an entry that appears twice shows that the folder changed meanwhile
-        and that others may have been skipped: then everything is listed once more. If that shows
-        the very same entries, the folder stood still, and repeating them is the provider's way.
+        Paging is by offset, so an entry that appears twice, or a page that is not there any more,
+        shows that the folder changed meanwhile and that others may have been skipped: then
+        everything is listed once more. If that shows the very same entries, the folder stood still,
+        and repeating them is the provider's way.
         """
         what = f"the contents of folder {folder_id}"
         path = f"{self._base}/folders/{_segment(folder_id)}/contents"
@@ -120,7 +121,15 @@ class Api:
             visited: set[str] = set()
             stable, stuck = True, 0
             while url:
-                document, answer = self._transport.get(url, CONTENTS, what, params, many=True)
+                try:
+                    document, answer = self._transport.get(url, CONTENTS, what, params, many=True)
+                except (NotFoundError, BadInputError) as error:
+                    if params:
+                        raise
+                    if repeat:
+                        raise UnreadableError(f"a later page is refused: {error.message}") from None
+                    stable = False
+                    break
                 if mapping.is_of_another(document, folder_id):
                     raise UnreadableError(f"reading {what}: Autodesk lists another folder.")
                 if first:
