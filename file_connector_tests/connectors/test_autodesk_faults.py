@@ -820,12 +820,12 @@ def test_s28_a_page_that_is_not_there_any_more_says_nothing_of_its_folder(
     folder = site.files if top else site.models
     site.sandbox.aps.add_items(210, folder)
     sync = site.sync()
-    later = {"path": rf"/folders/{folder}/contents.*page\[number\]=1"}
-    site.sandbox.faults.add(faults.aps_error(status), **later)
+    later = rf"/folders/{folder}/contents.*page\[number\]=1"
+    site.sandbox.faults.add(faults.aps_error(status), path=later)
     assert not sync.tick().blind
     assert rows(sync.memory) == site.truth()
     site.sandbox.aps.add_item("new.pdf", folder)
-    site.sandbox.faults.add(faults.aps_error(status), times=None, **later)
+    site.sandbox.faults.add(faults.aps_error(status), path=later, times=None)
     if top:
         with pytest.raises(TransientError, match="a later page is refused"):
             sync.tick()
