@@ -80,8 +80,8 @@ MUTANTS = [
     Mutant(
         "a pass that does not count puts the next one off",
         RUN,
-        "swept_at=state.swept_at if held_back and again else self._now(),",
-        "swept_at=self._now(),",
+        "swept_at = state.swept_at if held_back and again else self._now()",
+        "swept_at = self._now()",
         f"{ENGINE_TESTS} -k s23",
     ),
     Mutant(
@@ -236,7 +236,7 @@ MUTANTS = [
     Mutant(
         "a run at work is declared dead",
         RUNS,
-        "if any(_leased(store, endpoint_id) for endpoint_id in _endpoints_of(run)):",
+        "if any(_at_work(run, endpoint_id, store, now) for endpoint_id in _endpoints_of(run)):",
         "if False:",
         f"{WATCH_TESTS} -k s41",
     ),
