@@ -327,6 +327,8 @@ def test_files_are_plain_sql_of_one_transaction_each() -> None:
 
 
 def test_names_follow_supabases_convention() -> None:
+    stamps = [migration.name.partition("_")[0] for migration in migrations.shipped()]
+    assert len(set(stamps)) == len(stamps)  # to Supabase's tool, the stamp alone is the version
     for migration in migrations.shipped():
         stamp, _, words = migration.name.partition("_")
         assert len(stamp) == 14

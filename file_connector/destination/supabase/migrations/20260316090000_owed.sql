@@ -373,6 +373,6 @@ end
 $$;
 
 insert into public.file_connector_migrations (name)
-values ('20260309090000_owed') on conflict do nothing;
+values ('20260316090000_owed') on conflict do nothing;
 
 notify pgrst, 'reload schema';
