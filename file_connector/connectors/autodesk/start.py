@@ -8,7 +8,7 @@ is no longer to be seen there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from file_connector.connectors.autodesk.api import Api
@@ -89,7 +89,7 @@ class StartFinder:
         try:
             if self._details.folder_id is not None:
                 return Start(None, (self._start_folder(self._details.folder_id),))
-            start = self._of(hub, memory) if isinstance(hub, str) else self._discover(memory)
+            start = self._search(hub if isinstance(hub, str) else None, memory)
         except RefusedError as error:
             raise self.explain(error) from None
         except NotFoundError:
@@ -158,34 +158,29 @@ class StartFinder:
             raise self._lost()
         return folder
 
-    def _of(self, hub: str, memory: Mapping[str, Json]) -> Start:
-        """The start folders in ``hub``; if that is only remembered and does not show the project
-        any more, in another one."""
-        try:
-            return self._select(hub, self._api.top_folders(hub), memory)
-        except _NOT_HERE as error:
-            if self._details.hub is not None:
-                raise
-            return self._discover(memory, {hub: error})
-
-    def _discover(
-        self, memory: Mapping[str, Json], asked: Mapping[str, FileConnectorError] | None = None
-    ) -> Start:
-        """The start folders in the first hub that shows the project; not in those that were asked
-        already and gave these errors."""
-        errors = dict(asked or {})
-        question = f"hubs of {self._user_id} besides {list(errors)}"
-        hubs = self._tokens.shared(question, HUBS_SECONDS, self._hubs)
-        accounts = [hub["id"] for hub in hubs if _is_account(hub)] or [hub["id"] for hub in hubs]
-        for hub in accounts:
-            if hub in errors:
+    def _search(self, hub: str | None, memory: Mapping[str, Json]) -> Start:
+        """The start folders in ``hub``, or in the first other one that shows the project."""
+        errors: dict[str, FileConnectorError] = {}
+        for candidate in self._candidates(hub):
+            if candidate in errors:
                 continue
             try:
-                return self._select(hub, self._api.top_folders(hub), memory)
+                return self._select(candidate, self._api.top_folders(candidate), memory)
             except _NOT_HERE as error:
-                errors[hub] = error
+                if self._details.hub is not None:
+                    raise
+                errors[candidate] = error
         refused = [error for error in errors.values() if isinstance(error, RefusedError)]
         raise refused[0] if refused else self._no_project(list(errors))
+
+    def _candidates(self, hub: str | None) -> Iterator[str]:
+        """Hubs to ask: the one that is known, then the accounts that are to be seen."""
+        if hub is not None:
+            yield hub
+        hubs = self._tokens.shared(
+            f"hubs of {self._user_id} besides {hub}", HUBS_SECONDS, self._hubs
+        )
+        yield from [h["id"] for h in hubs if _is_account(h)] or [h["id"] for h in hubs]
 
     def _hubs(self) -> Sequence[Mapping[str, Json]]:
         hubs, remarks = self._api.hubs()
