@@ -84,6 +84,7 @@ def test_missing_default_credentials(value: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         SPEC.default_credentials({"GOOGLE_APPLICATION_CREDENTIALS": value})
     assert "GOOGLE_APPLICATION_CREDENTIALS" in str(caught.value)
+    assert ("is not valid JSON" in str(caught.value)) == value.startswith("{")
     assert "bare-secret" not in str(caught.value)
 
 

@@ -120,14 +120,13 @@ def default_credentials(environ: Mapping[str, str]) -> Mapping[str, Json]:
     )
     if not text:
         raise ConfigurationError(f"{DEFAULT_VARIABLE} is not set.", remedy=remedy)
+    meant = "is not valid JSON" if text.startswith("{") else "leads to no readable JSON file"
     try:
         if not text.startswith("{"):
             text = Path(text).expanduser().read_text(encoding="utf-8-sig")
         data = json.loads(text)
     except (OSError, ValueError, RuntimeError, RecursionError):
-        raise ConfigurationError(
-            f"{DEFAULT_VARIABLE} leads to no readable JSON file.", remedy=remedy
-        ) from None
+        raise ConfigurationError(f"{DEFAULT_VARIABLE} {meant}.", remedy=remedy) from None
     if not isinstance(data, dict):
         raise ConfigurationError(f"{DEFAULT_VARIABLE} is not a JSON object.", remedy=remedy)
     return data
