@@ -709,6 +709,24 @@ def test_s14_a_folder_left_out_once_is_not_lost(site: Site, synced: Sync, way: s
     assert rows(synced.memory) == site.truth()
 
 
+@pytest.mark.parametrize("way", ["fast", "sweep"])
+def test_s14_a_folder_left_out_whose_look_names_no_parent_is_where_it_was(
+    site: Site, synced: Sync, way: str
+) -> None:
+    def orphaned(payload: Any) -> Any:
+        payload["data"]["relationships"].pop("parent", None)
+        return payload
+
+    site.sandbox.aps.add_item("new.pdf", site.room)
+    site.sandbox.faults.add(faults.drop({site.level}), path=path_of(site.plans), times=None)
+    site.sandbox.faults.add(faults.mangle(orphaned), kind="aps.folder", times=None)
+    synced.sweep() if way == "sweep" else synced.tick()
+    assert not synced.memory.gone
+    site.sandbox.faults.clear()
+    synced.tick()
+    assert rows(synced.memory) == site.truth()
+
+
 def test_s23_empty_world_tombstones_nothing_and_says_so(site: Site, synced: Sync) -> None:
     aps = site.sandbox.aps
     aps.add_items(120, site.plans)

@@ -130,7 +130,7 @@ class Places:
             if seen.hidden:
                 outcome = GoneReason.DELETED
                 break
-            at = seen.parent_id
+            at = seen.parent_id or (held.parent_id if held else None)
         self._outcomes.update(dict.fromkeys(path, outcome))
         return outcome
 
