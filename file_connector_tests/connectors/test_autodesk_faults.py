@@ -710,6 +710,24 @@ def test_s14_a_folder_left_out_once_is_not_lost(site: Site, synced: Sync, way: s
 
 
 @pytest.mark.parametrize("way", ["fast", "sweep"])
+def test_s14_a_file_left_out_whose_look_names_no_parent_is_where_it_was(
+    site: Site, synced: Sync, way: str
+) -> None:
+    def orphaned(payload: Any) -> Any:
+        payload["data"]["relationships"].pop("parent", None)
+        return payload
+
+    held = synced.memory.files_in(site.models)[0].external_id
+    site.sandbox.faults.add(faults.drop({held}), path=path_of(site.models), times=None)
+    site.sandbox.faults.add(faults.mangle(orphaned), kind="aps.item", times=None)
+    for name in ("one.pdf", "two.pdf"):
+        site.sandbox.aps.add_item(name, site.models)
+        synced.sweep() if way == "sweep" else synced.tick()
+        assert not synced.memory.gone
+        assert rows(synced.memory) == site.truth()
+
+
+@pytest.mark.parametrize("way", ["fast", "sweep"])
 def test_s14_a_folder_left_out_whose_look_names_no_parent_is_where_it_was(
     site: Site, synced: Sync, way: str
 ) -> None:

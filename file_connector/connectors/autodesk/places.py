@@ -87,11 +87,13 @@ class Places:
                 yield file, found
             elif found.hidden or found.record is None:
                 yield file, GoneReason.DELETED
-            elif not self._wanted(found) and not tells_less(found.record, file):
-                yield file, GoneReason.OUT_OF_SCOPE
             else:
                 parent_id = found.parent_id or file.parent_id
-                yield file, self._outcome_for(item_id, parent_id) or found.record
+                record = dataclasses.replace(found.record, parent_id=parent_id)
+                if not self._wanted(found) and not tells_less(record, file):
+                    yield file, GoneReason.OUT_OF_SCOPE
+                else:
+                    yield file, self._outcome_for(item_id, parent_id) or record
 
     def _outcome_for(self, identifier: str, parent_id: str | None) -> GoneReason | None:
         """The outcome of something in the folder ``parent_id``."""
