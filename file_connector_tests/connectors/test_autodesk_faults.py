@@ -727,6 +727,26 @@ def test_s14_a_file_left_out_whose_look_names_no_parent_is_where_it_was(
         assert rows(synced.memory) == site.truth()
 
 
+def test_s14_a_file_left_out_below_folders_shown_in_a_circle_is_not_out_of_scope(
+    site: Site, synced: Sync
+) -> None:
+    api, world = site.sandbox.aps_api, site.sandbox.aps
+
+    def circle(payload: Any) -> Any:
+        return {**payload, "data": [*payload["data"], api._folder_json(world.folders[site.plans])]}
+
+    world.add_item("new.pdf", site.room)
+    site.sandbox.faults.add(faults.mangle(circle), path=path_of(site.room), times=None)
+    held = synced.memory.files_in(site.level)[0].external_id
+    site.sandbox.faults.add(faults.drop({held}), path=path_of(site.level), times=None)
+    synced.tick()
+    assert not synced.memory.gone
+    site.sandbox.faults.clear()
+    world.add_item("newer.pdf", site.room)
+    synced.tick()
+    assert rows(synced.memory) == site.truth()
+
+
 @pytest.mark.parametrize("way", ["fast", "sweep"])
 def test_s14_a_folder_left_out_whose_look_names_no_parent_is_where_it_was(
     site: Site, synced: Sync, way: str

@@ -109,7 +109,10 @@ class Places:
         path: list[str] = []
         at: str | None = folder_id
         outcome: GoneReason | None = GoneReason.OUT_OF_SCOPE
-        while at is not None and at not in path:
+        while at is not None:
+            if at in path:
+                outcome = None  # a circle: no evidence against it
+                break
             path.append(at)
             if at in self._outcomes or at in self._roots:
                 outcome = self._outcomes.get(at)
