@@ -377,13 +377,18 @@ class Transport:
         """The error an unwelcome answer stands for."""
         code, detail = problem(answer)
         detail = self._clean(detail)
-        seen = f"reading {what}: Autodesk answered {answer.status} {code} {detail}".rstrip(" .")
+        said = " ".join(filter(None, (str(answer.status), code, detail)))
+        seen = f"reading {what}: Autodesk answered {said}".rstrip(" .")
         retry_after = asked_wait(answer.headers, self.toolbox.now())
         status = answer.status
         if status == 429:
-            return ThrottledError(f"{seen} (too many requests).", retry_after=retry_after)
+            return ThrottledError(
+                f"{seen}.", remedy="Too many calls; the next run goes on.", retry_after=retry_after
+            )
         if status >= 500 or status in (408, 425) or status < 400 or answer.looks_like_html:
-            return TransientError(f"{seen}.", retry_after=retry_after)
+            return TransientError(
+                f"{seen}.", remedy="The next run tries again.", retry_after=retry_after
+            )
         if status == 403:
             if "not active" in detail.lower():
                 return ConfigurationError(
