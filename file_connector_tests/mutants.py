@@ -236,8 +236,15 @@ MUTANTS = [
     Mutant(
         "a run at work is declared dead",
         RUNS,
-        "if any(_at_work(run, endpoint_id, store, now) for endpoint_id in _endpoints_of(run)):",
+        "if any(_at_work(run, endpoint_id, store) for endpoint_id in _endpoints_of(run)):",
         "if False:",
+        f"{WATCH_TESTS} -k s41",
+    ),
+    Mutant(
+        "a run that waits for a dead one's lease is declared dead",
+        RUNS,
+        "turn.free_for is None or turn.free_for >= SILENCE",
+        "turn.free_for is None or turn.free_for",
         f"{WATCH_TESTS} -k s41",
     ),
     Mutant(

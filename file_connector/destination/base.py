@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
@@ -67,6 +67,22 @@ class RunRow:
     outcome: Outcome | None
     counts: RunCounts
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose turn an endpoint is, by the database's clock.
+
+    Attributes:
+        holder: the run that took the lease last, unless it gave it back.
+        since: when it took it.
+        free_for: how long nobody has held the endpoint: zero while the holder lives; None if nobody
+            is known to have held it.
+    """
+
+    holder: str | None = None
+    since: datetime | None = None
+    free_for: timedelta | None = None
 
 
 class Store(Protocol):
@@ -147,6 +163,10 @@ class Store(Protocol):
     def begin_run(self, identity: Identity, mode: Mode, run_id: str) -> None:
         """Take the endpoint's lease, close a predecessor that died (outcome failed, reason
         ``lost: ...``) and open this run's row; BusyError if a living run holds the lease."""
+        ...
+
+    def turn(self, endpoint_id: str) -> Turn:
+        """Who holds the endpoint. Changes nothing, and may not see a lease that is just taken."""
         ...
 
     def renew(self, endpoint_id: str, run_id: str) -> bool:

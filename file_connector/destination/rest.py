@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
 from file_connector.destination import migrations, owed
-from file_connector.destination.base import EndpointStatus, RunRow
+from file_connector.destination.base import EndpointStatus, RunRow, Turn
 from file_connector.destination.known import PAGE
 from file_connector.destination.lent import Limiter, Vault
 from file_connector.destination.rest_calls import MIGRATE, READ_SECONDS, Calls
@@ -276,6 +276,15 @@ class RestStore:
         if holder is not None:
             acquired_at, expires_at = (parse_time(holder[n]) for n in ("acquired_at", "expires_at"))
             raise busy(holder["run_id"], acquired_at, expires_at)
+
+    def turn(self, endpoint_id: str) -> Turn:
+        told = self._call("turn", endpoint=endpoint_id, lease=self._lease, **self._now())
+        free_for = told["free_for"]
+        return Turn(
+            told["holder"],
+            parse_time(told["since"]),
+            None if free_for is None else timedelta(seconds=free_for),
+        )
 
     def renew(self, endpoint_id: str, run_id: str) -> bool:
         held: bool = self._call(

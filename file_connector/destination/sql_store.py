@@ -31,7 +31,7 @@ from sqlalchemy.engine import Row as SqlRow
 
 from file_connector.connectors.base import Known, RateLimiter, TokenVault
 from file_connector.destination import applying, owed
-from file_connector.destination.base import EndpointStatus, RunRow
+from file_connector.destination.base import EndpointStatus, RunRow, Turn
 from file_connector.destination.failures import RefusedError
 from file_connector.destination.known import (
     PAGE,
@@ -486,6 +486,25 @@ class SqlStore(Transactions):
             select(sync_leases).where(sync_leases.c.endpoint_id == endpoint_id)
         ).one_or_none()
 
+    def turn(self, endpoint_id: str) -> Turn:
+        def ask(conn: Connection) -> Turn:
+            ends = conn.scalars(
+                select(sync_runs.c.ended_at)
+                .where(sync_runs.c.endpoint_id == endpoint_id, sync_runs.c.ended_at.is_not(None))
+                .order_by(sync_runs.c.started_at.desc())
+                .limit(5)
+            ).all()
+            lease = self._lease_of(conn, endpoint_id)
+            now = self._now(conn)
+            if lease is None:
+                return Turn(free_for=_since_latest(ends, now))
+            if living(lease.expires_at, now, self._lease):
+                return Turn(lease.run_id, lease.acquired_at, timedelta())
+            free_for = _since_latest([*ends, lease.expires_at], now)
+            return Turn(lease.run_id, lease.acquired_at, free_for)
+
+        return self._read(ask)
+
     def renew(self, endpoint_id: str, run_id: str) -> bool:
         def work(conn: Connection) -> bool:
             renewed = conn.execute(
@@ -634,6 +653,11 @@ def living(expires_at: datetime, now: datetime, taken_for: timedelta) -> bool:
     that was wrong, and is not renewed: a living holder's would be right again by now."""
     longest = max(taken_for, timedelta(seconds=LEASE_SECONDS))
     return now < expires_at <= now + longest + timedelta(minutes=1)
+
+
+def _since_latest(moments: Iterable[datetime], now: datetime) -> timedelta | None:
+    """How long ago the latest was. One still to come was noted by a clock that was wrong."""
+    return min((now - moment for moment in moments if moment <= now), default=None)
 
 
 def busy(run_id: str, acquired_at: datetime | None, expires_at: datetime | None) -> BusyError:

@@ -108,11 +108,11 @@ def silent(
 
 
 def bury_the_dead(
-    runs: Sequence[dg.DagsterRun], store: Store, instance: dg.DagsterInstance, now: datetime
+    runs: Sequence[dg.DagsterRun], store: Store, instance: dg.DagsterInstance
 ) -> str | None:
     """Declare failed those of the silent ``runs`` that nobody works on: none of their endpoints has
-    a living lease (a working run renews it every few seconds), nor has one been given back only
-    now, of which Dagster has not yet been told. Which ones, in words.
+    a living lease (a working run renews it every few seconds), nor had one a moment ago. Which
+    ones, in words.
 
     A run whose whole process tree was killed stays "started" in Dagster for good and would block
     its endpoint's pool. What follows a lost scheduled run is for the next tick to say; lost runs
@@ -120,7 +120,7 @@ def bury_the_dead(
     """
     lost = []
     for run in runs:
-        if any(_at_work(run, endpoint_id, store, now) for endpoint_id in _endpoints_of(run)):
+        if any(_at_work(run, endpoint_id, store) for endpoint_id in _endpoints_of(run)):
             continue
         lost.append(f"run {run.run_id[:8]} lost its process")
         log.warning("endpoint '%s': %s", ", ".join(sorted(_endpoints_of(run))), lost[-1])
@@ -134,14 +134,13 @@ def bury_the_dead(
     return "; ".join(lost) or None
 
 
-def _at_work(run: dg.DagsterRun, endpoint_id: str, store: Store, now: datetime) -> bool:
-    if _leased(store, endpoint_id):
-        return True
-    mine = run_id_of(run.run_id, endpoint_id)
-    return any(
-        row.run_id == mine and row.ended_at is not None and abs(now - row.ended_at) < SILENCE
-        for row in store.runs(endpoint_id, limit=5)
-    )
+def _at_work(run: dg.DagsterRun, endpoint_id: str, store: Store) -> bool:
+    """Whether a run lives, or may: Dagster has not been told yet that it ended, or it waits and is
+    about to take over what another left. A lease that lapsed says that its own run is dead."""
+    turn = store.turn(endpoint_id)
+    if turn.free_for is None or turn.free_for >= SILENCE:
+        return False
+    return not turn.free_for or turn.holder != run_id_of(run.run_id, endpoint_id)
 
 
 def count(
@@ -210,16 +209,10 @@ def _is_ours(key: dg.AssetKey) -> bool:
 def other_writer(endpoint_id: str, store: Store, instance: dg.DagsterInstance) -> str | None:
     """Who writes this endpoint without being one of Dagster's living runs (the command line, say),
     in words: a run launched now could only wait for it."""
-    if not _leased(store, endpoint_id):
+    turn = store.turn(endpoint_id)
+    if turn.holder is None or turn.since is None or turn.free_for:
         return None
-    for row in store.runs(endpoint_id, limit=1):
-        run = instance.get_run_by_id(row.run_id.partition(":")[0])
-        if row.outcome is None and not (run is not None and run.is_finished):
-            return f"run {row.run_id} is writing since {row.started_at:%H:%M} UTC"
-    return None
-
-
-def _leased(store: Store, endpoint_id: str) -> bool:
-    """Whether a living run holds the endpoint: then, and only then, a state read just now cannot
-    be put back (another writer in between counts as alive, too)."""
-    return store.advance(store.state(endpoint_id)) is None
+    run = instance.get_run_by_id(turn.holder.partition(":")[0])
+    if run is not None and run.is_finished:
+        return None
+    return f"run {turn.holder} is writing since {turn.since:%H:%M} UTC"

@@ -101,7 +101,7 @@ def evaluate(
 ) -> dg.RunRequest | dg.SkipReason:
     """What the tick at ``now`` leads to. Raises what the store raises: that is a failed tick."""
     runs = unfinished(instance)
-    lost = bury_the_dead(silent([endpoint.id], runs, instance, now), store, instance, now)
+    lost = bury_the_dead(silent([endpoint.id], runs, instance, now), store, instance)
     # Before the provider is asked: five hundred whose answers hang cost the others their ticks.
     if busy := in_flight(endpoint.id, unfinished(instance) if lost else runs):
         return dg.SkipReason("; ".join(filter(None, [lost, busy])))

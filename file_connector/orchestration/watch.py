@@ -36,13 +36,12 @@ def build_watch(
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         with told_to_dagster():
             keep_open(context)
-            asked_at = now()
-            suspects = silent(ids, unfinished(context.instance), context.instance, asked_at)
+            suspects = silent(ids, unfinished(context.instance), context.instance, now())
             lost = None
             if suspects or mirror.wanted:
                 with deployment.open_store() as store:
                     mirror.once(store)
-                    lost = bury_the_dead(suspects, store, context.instance, asked_at)
+                    lost = bury_the_dead(suspects, store, context.instance)
             return dg.SkipReason(lost or "no run has lost its process")
 
     return dg.SensorDefinition(

@@ -54,7 +54,7 @@ from file_connector.connectors.base import Toolbox
 from file_connector.destination.base import RunRow
 from file_connector.destination.open import open_store
 from file_connector.destination.sql_store import SqlStore
-from file_connector.destination.tables import sync_leases, sync_state
+from file_connector.destination.tables import sync_leases, sync_runs, sync_state
 from file_connector.models import Identity, Outcome, RunReport, SyncState
 from file_connector.orchestration.factory import asset_key
 from file_connector.orchestration.runs import ENDPOINT_TAG
@@ -285,12 +285,19 @@ def operator_writes(
     }
 
 
-def expire_lease(store: SqlStore, plot: Plot, span: timedelta) -> None:
-    """The lease's end comes nearer by ``span``."""
+def age(store: SqlStore, plot: Plot, span: timedelta) -> None:
+    """The lease's end comes nearer by ``span``; what ended, ended so much longer ago."""
     mine = sync_leases.c.endpoint_id == plot.id
     with store._engine.begin() as conn:
         for lease in conn.execute(sync_leases.select().where(mine)).all():
             conn.execute(update(sync_leases).where(mine).values(expires_at=lease.expires_at - span))
+        ended = (sync_runs.c.endpoint_id == plot.id) & sync_runs.c.ended_at.is_not(None)
+        for run in conn.execute(sync_runs.select().where(ended)).all():
+            conn.execute(
+                update(sync_runs)
+                .where(sync_runs.c.run_id == run.run_id)
+                .values(started_at=run.started_at - span, ended_at=run.ended_at - span)
+            )
 
 
 def one_after_the_other(store: SqlStore, plot: Plot) -> bool:
@@ -422,9 +429,9 @@ class House:
             connector.close()
 
     def pass_time(self, plot: Plot, span: timedelta) -> None:
-        """Time passes: the ticks' clock goes on, the lease's end comes nearer."""
+        """Time passes: the ticks' clock goes on, and the store's."""
         self.pass_clock(span)
-        expire_lease(self.store, plot, span)
+        age(self.store, plot, span)
 
     def pass_clock(self, span: timedelta) -> None:
         """Time passes, and whoever lives renews his lease."""

@@ -47,7 +47,7 @@ from file_connector_tests.crashes.house import (
     LOCATION,
     Hold,
     Plot,
-    expire_lease,
+    age,
     one_after_the_other,
     operator_writes,
     wait_for,
@@ -136,7 +136,7 @@ class Town:
         created by one daemon would look silent to the other."""
         for plot in self.plots:
             if lease:
-                expire_lease(self.store, plot, timedelta(hours=1))
+                age(self.store, plot, timedelta(hours=1))
             for run in self.runs(plot):  # or Dagster takes this hour's tick for one already made
                 slot = datetime.fromisoformat(run.tags[SCHEDULED_EXECUTION_TIME_TAG])
                 earlier = (slot - timedelta(hours=1)).isoformat()

@@ -267,6 +267,7 @@ def step(both: Both, chance: random.Random, clock: Clock, number: int) -> None:
         retry_at = chance.choice([None, clock.now])
         both.do(lambda s: s.note_failure(identity, clock.now, "bad\x00", retry_at))
     both.do(lambda s: s.status(endpoint_id))
+    both.do(lambda s: s.turn(endpoint_id))
     if number % 7 == 0:
         read(both, endpoint_id, chance)
 

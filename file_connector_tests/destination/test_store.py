@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
-from file_connector.destination.base import EndpointStatus
+from file_connector.destination.base import EndpointStatus, Turn
 from file_connector.destination.open import FILE_NAME
 from file_connector.destination.sql_store import SqlStore
 from file_connector.destination.sqlite import SqliteStore
@@ -352,11 +352,30 @@ def test_s41_a_lease_taken_by_a_clock_that_was_wrong_blocks_nobody(
     clock.pass_by(86_400)
     store.begin_run(identity, Mode.INCREMENTAL, "dead")
     clock.pass_by(-86_400)
+    assert store.turn("plans").free_for is None
     assert store.advance(replace(store.state("plans"), cursor="c")) is not None
     store.begin_run(identity, Mode.INCREMENTAL, "next")
     with pytest.raises(BusyError):
         store.begin_run(identity, Mode.INCREMENTAL, "one too many")
     assert store.advance(replace(store.state("plans"), cursor="d")) is None
+
+
+def test_s41_whose_turn_it_is_can_be_asked(store: SqlStore, place: Place, clock: Clock) -> None:
+    assert store.turn("plans") == Turn()
+    began = clock.now
+    store.begin_run(an_identity(), Mode.INCREMENTAL, "run-1")
+    store.begin_run(an_identity("other"), Mode.INCREMENTAL, "run-2")
+    before = place.query("select * from sync_state order by 1")
+    clock.pass_by(89)
+    assert store.turn("plans") == Turn("run-1", began, timedelta())
+    clock.pass_by(4)
+    assert store.turn("plans") == Turn("run-1", began, timedelta(seconds=3))
+    store.finish_run("run-1", Outcome.COMPLETE, "", 0, 0)
+    clock.pass_by(7)
+    assert store.turn("plans") == Turn(free_for=timedelta(seconds=7))
+    clock.pass_by(-60)  # what is still to come was noted by a clock that was wrong
+    assert store.turn("plans") == Turn()
+    assert place.query("select * from sync_state order by 1") == before
 
 
 def test_s41_many_begin_at_once_and_one_wins(place: Place) -> None:

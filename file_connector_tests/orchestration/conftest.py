@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ import pytest
 from file_connector.connectors.base import Connector
 from file_connector.deployment import Deployment
 from file_connector.destination.base import Store
-from file_connector.destination.open import open_store
+from file_connector.destination.open import FILE_NAME, open_store
 from file_connector.endpoints.catalog import Catalog
 from file_connector.endpoints.schema import Endpoint
 from file_connector.errors import FileConnectorError
 from file_connector.orchestration.build import build_definitions
 from file_connector.orchestration.schedules import evaluate
+from file_connector.times import iso, utc_now
 from file_connector_tests.builders import a_file
 from file_connector_tests.endpoints.fakes import a_registry, load
 from file_connector_tests.sync.scripted import ScriptedConnector, listing
@@ -100,6 +104,12 @@ class House:
             self.instance,
             now,
         )
+
+    def age(self, table: str, column: str, by: timedelta) -> None:
+        """What the store noted in ``column`` was so long ago, by its own clock."""
+        with closing(sqlite3.connect(self.folder / ".file_connector" / FILE_NAME)) as file:
+            file.execute(f"update {table} set {column} = ?", [iso(utc_now() - by)])
+            file.commit()
 
     def rows(self) -> set[str]:
         return {str(row["external_id"]) for row in self.store.newest("plans", 1000)}

@@ -307,7 +307,7 @@ def test_a_run_whose_process_vanished_returns_its_job(office: Office) -> None:
     assert office.job(job)[0] == "claimed"
     later = utc_now() + SILENCE
     suspects = silent(["plans"], unfinished(office.instance), office.instance, later)
-    assert bury_the_dead(suspects, office.store, office.instance, later)
+    assert bury_the_dead(suspects, office.store, office.instance)
     skipped(office.empty())
     status, attempts, error = office.job(job)
     assert (status, attempts) == ("queued", 1)

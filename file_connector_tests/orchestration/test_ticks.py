@@ -256,6 +256,7 @@ def test_s41_a_run_from_the_ui_counts_as_well(synced: House) -> None:
 def test_s41_a_run_whose_process_vanished_is_declared_failed(synced: House) -> None:
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     dead = a_run(synced, dg.DagsterRunStatus.STARTED)
+    synced.age("sync_runs", "ended_at", runs.SILENCE)
     later = utc_now() + runs.SILENCE + timedelta(seconds=1)
     launched(synced.tick(later))
     run = synced.instance.get_run_by_id(dead.run_id)
@@ -278,6 +279,7 @@ def test_s41_a_run_that_was_never_handed_over_is_given_up(synced: House) -> None
     """Who made it died before it stood in the queue: nobody will ever start it."""
     synced.plans.probe_answer = Probe(True, "2 changes waiting")
     orphan = a_run(synced, dg.DagsterRunStatus.NOT_STARTED)
+    synced.age("sync_runs", "ended_at", runs.SILENCE)
     launched(synced.tick(utc_now() + runs.START_SILENCE + timedelta(seconds=1)))
     assert status_of(synced, orphan) is dg.DagsterRunStatus.FAILURE
 
@@ -330,6 +332,7 @@ def test_s17_a_clock_that_jumped_stops_nothing(synced: House, jump: timedelta) -
     state = synced.store.state("plans")
     synced.store.advance(replace(state, synced_at=wrong, swept_at=wrong))
     dead = a_run(synced, dg.DagsterRunStatus.STARTED, by_schedule=False)
+    synced.age("sync_runs", "ended_at", runs.SILENCE)
     now = utc_now() + runs.SILENCE + timedelta(seconds=1)
     launched(synced.tick(now))
     assert status_of(synced, dead) is dg.DagsterRunStatus.FAILURE

@@ -84,6 +84,28 @@ def test_a_run_that_has_just_given_back_its_lease_is_left_alone(house: House) ->
     house.store.finish_run(f"{run.run_id}:plans", Outcome.COMPLETE, "", 1, 0)
     assert looked(house, timedelta()) == "no run has lost its process"
     assert status() is Status.STARTED
+    house.age("sync_runs", "ended_at", SILENCE)
+    assert "lost its process" in looked(house, timedelta())
+    assert status() is Status.FAILURE
+
+
+def test_s41_a_run_that_waits_for_a_dead_ones_lease_is_left_alone(house: House) -> None:
+    """It looks every two seconds; in between, the lease has lapsed and nobody holds it."""
+    status = a_run(house, Status.STARTED, asset_key("plans"))
+    house.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, "dead")
+    house.age("sync_leases", "expires_at", timedelta(seconds=1))
+    assert looked(house, SILENCE) == "no run has lost its process"
+    assert status() is Status.STARTED
+    house.age("sync_leases", "expires_at", SILENCE)
+    assert "lost its process" in looked(house, SILENCE)
+    assert status() is Status.FAILURE
+
+
+def test_s41_a_run_whose_own_lease_lapsed_is_dead_at_once(house: House) -> None:
+    status = a_run(house, Status.STARTED, asset_key("plans"))
+    (run,) = house.instance.get_runs()
+    house.store.begin_run(an_identity(source="fake"), Mode.INCREMENTAL, f"{run.run_id}:plans")
+    house.age("sync_leases", "expires_at", timedelta(seconds=1))
     assert "lost its process" in looked(house, SILENCE)
     assert status() is Status.FAILURE
 
