@@ -305,6 +305,23 @@ def test_an_upgrade_gives_way_to_those_who_wait_behind_it(
     assert len(gave_way) == 2
 
 
+def test_an_index_made_beforehand_is_found_by_the_upgrade(
+    postgres_server: PostgresServer, empty_postgres_url: str, store: PostgresStore
+) -> None:
+    """The words of docs/supabase.md, for those whose writers must not wait for it."""
+    database = str(make_url(empty_postgres_url).database)
+    first_tables(postgres_server, database)
+    words = (Path(__file__).parents[2] / "docs" / "supabase.md").read_text()
+    (statement,) = re.findall("create index concurrently [^;]*", words)
+    postgres_server.execute(statement, database)
+    made = "select indexrelid from pg_index where indisvalid and indexrelid = to_regclass('{}')"
+    ours = made.format("public.files_project_idx")
+    before = postgres_server.execute(ours, database)
+    assert len(before) == 1
+    store.migrate()
+    assert postgres_server.execute(ours, database) == before
+
+
 HARSH = re.compile(
     r"\bconcurrently\b|\bcreate extension\b|^\\|^set (?!local )[^\n]*;"
     r"|^(begin|commit|rollback)( work| transaction)?;|^vacuum\b",
