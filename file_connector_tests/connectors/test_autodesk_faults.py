@@ -727,6 +727,39 @@ def test_s14_a_file_left_out_whose_look_names_no_parent_is_where_it_was(
         assert rows(synced.memory) == site.truth()
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_s14_a_start_folder_shown_in_another_one_stays_where_listing_begins(
+    site: Site, synced: Sync, resumed: bool
+) -> None:
+    api, world = site.sandbox.aps_api, site.sandbox.aps
+
+    def start_again(payload: Any) -> Any:
+        return {**payload, "data": [*payload["data"], api._folder_json(world.folders[site.files])]}
+
+    def kill(batch: Batch) -> None:
+        if batch.sweep is not None and batch.records and resumed:
+            sync.after_batch = None
+            raise Killed
+
+    site.sandbox.faults.add(faults.mangle(start_again), path=path_of(site.room), times=None)
+    world.add_item("one.pdf", site.room)
+    synced.tick()
+    assert not synced.connector.probe(synced.cursor, synced.memory).changed
+    held = synced.memory.files_in(site.models)[0].external_id
+    site.sandbox.faults.add(faults.drop({held}), path=path_of(site.models), times=None)
+    world.add_item("new.pdf", site.room)
+    sync = synced
+    sync.after_batch = kill
+    for _ in range(2):
+        try:
+            sync.sweep()
+        except Killed:
+            sync.sweep()
+        assert not sync.memory.gone
+        assert sync.memory.tree[site.files].parent_id is None
+        assert rows(sync.memory) == site.truth()
+
+
 def test_s14_a_file_left_out_below_folders_shown_in_a_circle_is_not_out_of_scope(
     site: Site, synced: Sync
 ) -> None:

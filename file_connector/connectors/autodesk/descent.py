@@ -68,6 +68,7 @@ class Descent:
         self._tree = Tree(known)
         self._todo: list[Node] = []
         self._queued: set[str] = set()
+        self._roots: set[str] = set()
         self._files: dict[str, tuple[KnownFile, Node]] = {}
         """Held files that their folder's listing did not show."""
         self._folders: dict[str, Node | None] = {}
@@ -89,6 +90,7 @@ class Descent:
             all_roots: ids of all start folders.
             lost: known folders that used to be start folders.
         """
+        self._roots.update(all_roots)
         self._queue(roots)
         self._folders.update(dict.fromkeys(lost))
         while True:
@@ -147,6 +149,8 @@ class Descent:
         below = []
         for entry in entries:
             node.shown.add(entry.id)
+            if entry.id in self._roots:
+                continue  # listed by itself, and below nothing
             held = self._tree.folder(entry.id)
             if entry.hidden:
                 self._answered(entry.id)

@@ -58,6 +58,7 @@ class Sweep:
         self._tree = Tree(known)
         self._todo: list[Node] = []
         self._queued: set[str] = set()
+        self._roots: set[str] = set()
         self._dead: set[str] = set()
         """Known folders shown as deleted; they go last, after all moves out of them were seen."""
 
@@ -68,6 +69,7 @@ class Sweep:
             start: remembered with each start folder; one remembered with another is not ours.
         """
         for root in roots:
+            self._roots.add(root.id)
             held = self._tree.state(root.id)
             state = held if held.get("start") == start else {}
             self._see(root, None, {**state, "start": start})
@@ -79,6 +81,8 @@ class Sweep:
             state = folder.state
             if state.get("seen") == self._pass_no != state.get("pass"):
                 self._queue(folder.folder_id, folder.name, folder.parent_id, state)
+            if state.get("seen") == self._pass_no and folder.parent_id is None:
+                self._roots.add(folder.folder_id)
 
     def run(self) -> Iterator[Batch]:
         """List all that is queued and what turns up below, then keep the rollups."""
@@ -102,6 +106,8 @@ class Sweep:
         if self._tree.folder(node.id) is None:
             return Batch(folders=self._tree.take())  # the fast way removed it meanwhile
         for entry in page.folders:
+            if entry.id in self._roots:
+                continue  # listed by itself, and below nothing
             held = self._tree.folder(entry.id)
             if not entry.hidden:
                 self._dead.discard(entry.id)
