@@ -847,7 +847,7 @@ def test_s46_a_killed_sweep_goes_on_where_it_was(site: Site, workers: int, store
     resumed.tick()
     assert rows(resumed.memory) == site.truth()
     listings = site.calls(kind="aps.contents")
-    assert listings <= 5 + workers, "at most one folder per worker is listed twice"
+    assert listings <= 5 + workers + 1, "twice: one per worker and the one being stored, if slow"
 
 
 def test_a_sweep_interrupted_by_the_fast_way_keeps_what_both_learnt(
