@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from file_connector.destination.owed import FOLDERS
 from file_connector.models import Folder, FolderGone, Gone, GoneReason, Identity, Outcome
 from file_connector_tests.builders import a_file, an_identity
 from file_connector_tests.destination.conftest import Clock, Place
@@ -73,6 +74,26 @@ def test_each_row_follows_once(place: Place, clock: Clock) -> None:
     assert (lost.tombstoned, place.counter()) == (5, 15)
     counts = store.runs("plans")[0].counts
     assert (counts.inserted, counts.updated, counts.tombstoned) == (5, 5, 5)
+
+
+def test_a_folder_with_very_many_below_it_is_asked_about_in_parts(
+    place: Place, clock: Clock
+) -> None:
+    """Even to find out how many rows are to follow took half a minute for 20,000 folders."""
+    store = place.open(clock=clock)
+    writer = Writer(store)
+    below = [Folder(f"s{i}", "b", f"S{i}") for i in range(FOLDERS + 1)]
+    files = [a_file(f"f{i}", parent_id=f"s{i}") for i in (0, FOLDERS)]
+    writer.commit(folders=[*folders("a", "a/b"), *below])
+    writer.commit(*files)
+    killed_after(store, 1)
+    with pytest.raises(KilledError):
+        writer.commit(folders=[Folder("b", "a", "NEW")])
+    next_run(place, an_identity()).commit()
+    assert column(place, "path") == {
+        "f0": "NEW/S0/f0.pdf",
+        f"f{FOLDERS}": f"NEW/S{FOLDERS}/f{FOLDERS}.pdf",
+    }
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 2])
