@@ -220,9 +220,11 @@ class Applying:
         for one in gone:
             by_reason.setdefault(one.reason, set()).add(clean_id(one.external_id))
         for reason, ids in by_reason.items():
-            self._tombstone(tree.among(self._conn, files.c.external_id, ids), reason, len(ids))
+            self._tombstone(tree.among(self._conn, files.c.external_id, ids), reason)
 
-    def _tombstone(self, which: ColumnElement[bool], reason: GoneReason, most: int) -> bool:
+    def _tombstone(
+        self, which: ColumnElement[bool], reason: GoneReason, most: int | None = None
+    ) -> bool:
         """False, changing nothing, if those are more than ``most`` rows. Live ones only: a
         tombstone keeps its first reason and time."""
         leaving = live(self._endpoint_id, which)
@@ -234,7 +236,7 @@ class Applying:
         self,
         which: Select[Any],
         columns: Mapping[str, Any],
-        most: int,
+        most: int | None,
         asked: Mapping[str, Any] = NOTHING,
     ) -> Sequence[str] | None:
         ids = change_rows(self._conn, self._endpoint_id, which, columns, self._now, asked, most)
