@@ -764,7 +764,7 @@ MUTANTS = [
         ACC + "sweep.py",
         '        return not listed or state.get("next", state.get("rollup")) is None',
         "        return False",
-        "file_connector_tests/connectors -k 'autodesk and (sweep or s16 or s20)'",
+        "file_connector_tests/connectors -k 'autodesk and (sweep or s16 or s20 or older_than)'",
     ),
     Mutant(
         "ACC: a killed sweep lists everything again",
