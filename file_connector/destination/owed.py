@@ -17,6 +17,7 @@ What is owed is a list of parts, settled in order, each one of
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -27,7 +28,7 @@ from sqlalchemy import Connection, Select, func, or_, select
 from file_connector.destination import tree
 from file_connector.destination.changing import NOTHING, change_rows, live
 from file_connector.destination.tables import files
-from file_connector.models import Commit, CommitResult, GoneReason, Json, SyncState
+from file_connector.models import Commit, CommitResult, GoneReason, Identity, Json, SyncState
 
 PIECE = 10_000
 """Rows in one transaction: half a second of one core, and a minute of a slow database."""
@@ -125,3 +126,45 @@ def total(done: Sequence[CommitResult]) -> CommitResult:
         changed_ids=frozenset().union(*(d.changed_ids for d in done)),
         refused={key: why for d in done for key, why in d.refused.items()},
     )
+
+
+class InPieces(ABC):
+    """What a store does transaction by transaction: those that store, and between them those that
+    settle what is owed."""
+
+    def commit(self, commit: Commit) -> CommitResult:
+        result, left = self._apply(commit)
+        done = [result]
+        while left is not None:
+            done += self._settle(commit.identity.endpoint_id, commit.run_id)
+            result, left = self._apply(left)
+            done.append(result)
+        return total(done)
+
+    def restamp(self, identity: Identity, run_id: str) -> int:
+        while not self._change_tenant(identity, run_id):
+            self._settle(identity.endpoint_id, run_id)
+        return sum(result.updated for result in self._settle(identity.endpoint_id, run_id))
+
+    def _settle(self, endpoint_id: str, run_id: str) -> Sequence[CommitResult]:
+        """Change the rows that are owed; what each transaction did."""
+        done: list[CommitResult] = []
+        owes = True
+        while owes:
+            result, owes = self._settle_piece(endpoint_id, run_id)
+            done.append(result)
+        return done
+
+    @abstractmethod
+    def _apply(self, commit: Commit) -> tuple[CommitResult, Commit | None]:
+        """``commit`` in one transaction, as far as it goes: what that did, and what is left of it
+        if rows are owed."""
+
+    @abstractmethod
+    def _settle_piece(self, endpoint_id: str, run_id: str) -> tuple[CommitResult, bool]:
+        """Change the next rows that are owed: what that did, and whether some are left."""
+
+    @abstractmethod
+    def _change_tenant(self, identity: Identity, run_id: str) -> bool:
+        """Store the tenant in the state, and owe it its rows; False, changing nothing, if something
+        is owed already."""

@@ -47,7 +47,7 @@ _MOMENTS = {
 }
 
 
-class RestStore:
+class RestStore(owed.InPieces):
     """See ``destination.base.Store`` for what each method promises.
 
     Args:
@@ -108,18 +108,7 @@ class RestStore:
     def known(self, endpoint_id: str) -> Known:
         return RestKnown(self, endpoint_id)
 
-    def commit(self, commit: Commit) -> CommitResult:
-        result, left = self._apply(commit)
-        done = [result]
-        while left is not None:
-            done += self._settle(commit.identity.endpoint_id, commit.run_id)
-            result, left = self._apply(left)
-            done.append(result)
-        return owed.total(done)
-
     def _apply(self, commit: Commit) -> tuple[CommitResult, Commit | None]:
-        """``commit`` in one call, as far as it goes: what that did, and what is left of it if rows
-        are owed."""
         state = clean_state(commit.state)
         rows = {
             row["external_id"]: (row, record.version_is_content)
@@ -146,15 +135,6 @@ class RestStore:
             return _result(state, answer), owed.rest(commit, answer["stopped"])
         return _result(replace(state, version=state.version + 1), answer), None
 
-    def _settle(self, endpoint_id: str, run_id: str) -> Sequence[CommitResult]:
-        """Change the rows that are owed; what each call did."""
-        done: list[CommitResult] = []
-        owes = True
-        while owes:
-            result, owes = self._settle_piece(endpoint_id, run_id)
-            done.append(result)
-        return done
-
     def _settle_piece(self, endpoint_id: str, run_id: str) -> tuple[CommitResult, bool]:
         answer = self._call(
             "settle",
@@ -171,19 +151,17 @@ class RestStore:
         stored = self._put_state(state, idle=True, forget=False)
         return replace(state, version=state.version + 1) if stored else None
 
-    def restamp(self, identity: Identity, run_id: str) -> int:
-        endpoint_id = identity.endpoint_id
-        while not self._call(
+    def _change_tenant(self, identity: Identity, run_id: str) -> bool:
+        changed: bool = self._call(
             "change_tenant",
-            endpoint=endpoint_id,
+            endpoint=identity.endpoint_id,
             project=identity.project_id,
             owner=identity.user_id,
             run=run_id,
             commit=uuid.uuid4().hex,
             **self._now(),
-        ):
-            self._settle(endpoint_id, run_id)
-        return sum(result.updated for result in self._settle(endpoint_id, run_id))
+        )
+        return changed
 
     def reset(self, endpoint_id: str) -> None:
         while True:  # until nobody changes the state in between

@@ -89,7 +89,7 @@ _COUNT = (
 )
 
 
-class SqlStore(Transactions):
+class SqlStore(owed.InPieces, Transactions):
     """See ``destination.base.Store`` for what each method promises.
 
     Args:
@@ -197,18 +197,7 @@ class SqlStore(Transactions):
     def known(self, endpoint_id: str) -> Known:
         return SqlKnown(self, endpoint_id)
 
-    def commit(self, commit: Commit) -> CommitResult:
-        result, left = self._apply(commit)
-        done = [result]
-        while left is not None:
-            done += self._settle(commit.identity.endpoint_id, commit.run_id)
-            result, left = self._apply(left)
-            done.append(result)
-        return owed.total(done)
-
     def _apply(self, commit: Commit) -> tuple[CommitResult, Commit | None]:
-        """``commit`` in one transaction, as far as it goes: what that did, and what is left of it
-        if rows are owed."""
         endpoint_id, commit_id = commit.identity.endpoint_id, uuid.uuid4().hex
 
         def work(conn: Connection, *, sift: bool = False) -> tuple[CommitResult, Commit | None]:
@@ -255,15 +244,6 @@ class SqlStore(Transactions):
             return self._write(work, landed)
         except RefusedError:
             return self._write(partial(work, sift=True), landed)
-
-    def _settle(self, endpoint_id: str, run_id: str) -> Sequence[CommitResult]:
-        """Change the rows that are owed; what each transaction did."""
-        done: list[CommitResult] = []
-        owes = True
-        while owes:
-            result, owes = self._settle_piece(endpoint_id, run_id)
-            done.append(result)
-        return done
 
     def _settle_piece(self, endpoint_id: str, run_id: str) -> tuple[CommitResult, bool]:
         commit_id = uuid.uuid4().hex
@@ -331,7 +311,7 @@ class SqlStore(Transactions):
 
         return self._write(work, self._landed(state.endpoint_id, commit_id))
 
-    def restamp(self, identity: Identity, run_id: str) -> int:
+    def _change_tenant(self, identity: Identity, run_id: str) -> bool:
         endpoint_id, commit_id = identity.endpoint_id, uuid.uuid4().hex
 
         def work(conn: Connection) -> bool:
@@ -344,9 +324,7 @@ class SqlStore(Transactions):
             self._owe(conn, endpoint_id, [owed.tenant(former)], commit_id)
             return True
 
-        while not self._write(work, self._landed(endpoint_id, commit_id)):
-            self._settle(endpoint_id, run_id)
-        return sum(result.updated for result in self._settle(endpoint_id, run_id))
+        return self._write(work, self._landed(endpoint_id, commit_id))
 
     def unseen(
         self, endpoint_id: str, pass_no: int, after: str = "", limit: int = PAGE
